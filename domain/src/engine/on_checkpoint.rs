@@ -1,0 +1,135 @@
+use super::trial::{Checkpoint, Phase, Save, Trial};
+use super::{Effect, EndReason, Engine, note};
+use crate::ids::{Generation, Step, Time, TrialId};
+use crate::keep;
+use crate::record::SavedPart;
+
+/// Deletions that are repeated after a restart. Effects of a few events at most are lost in a crash.
+const DELETED_MAX: usize = 16;
+
+impl Engine {
+    pub(super) fn on_part_saved(
+        &mut self,
+        now: Time,
+        id: &TrialId,
+        generation: Generation,
+        part: SavedPart,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(trial) = self.trials.get_mut(id).filter(|trial| trial.generation == generation) else { return };
+        let step = part.step;
+        if trial.lost_saves.contains_key(&step) || trial.has_checkpoint_at(step) || part.rank >= part.world {
+            return;
+        }
+        let save = trial.saves.entry((generation, step)).or_default();
+        let was_complete = save.is_complete();
+        if let Some(cause) = save.contradicts(&part) {
+            trial.saves.remove(&(generation, step));
+            if !trial.is_ended() {
+                self.end(now, id, EndReason::Failed { cause }, effects);
+            }
+            return;
+        }
+        save.parts.entry(part.rank).or_insert(part);
+        // The manifest must not run ahead of the records: a history with a gap could not be audited.
+        if save.is_complete() && !was_complete && trial.recorded.step >= step {
+            effects.push(save.commit(id, generation, step));
+        }
+    }
+
+    pub(super) fn on_part_failed(
+        &mut self,
+        now: Time,
+        id: &TrialId,
+        generation: Generation,
+        step: Step,
+        cause: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(trial) = self.trials.get_mut(id) else { return };
+        let is_lost = trial.saves.remove(&(generation, step)).is_some();
+        let is_current = trial.generation == generation;
+        if trial.has_checkpoint_at(step) || !(is_lost || is_current) || trial.lost_saves.contains_key(&step) {
+            return;
+        }
+        note(effects, id, format!("the checkpoint of step {step} is lost, training goes on: {cause}"));
+        trial.lost_saves.insert(step, cause);
+        self.finish_if_saved(now, id, effects);
+    }
+
+    pub(super) fn on_committed(
+        &mut self,
+        now: Time,
+        id: &TrialId,
+        generation: Generation,
+        checkpoint: Checkpoint,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(trial) = self.trials.get_mut(id) else { return };
+        if trial.checkpoints.iter().any(|known| known.manifest == checkpoint.manifest) {
+            return;
+        }
+        let was_wanted = trial.saves.remove(&(generation, checkpoint.step)).is_some();
+        if !was_wanted || trial.has_checkpoint_at(checkpoint.step) {
+            // The history went on from before it while the manifest was written.
+            effects.push(Effect::DeleteCheckpoints { trial: id.clone(), manifests: vec![checkpoint.manifest] });
+            return;
+        }
+        note(effects, id, format!("checkpoint of step {} saved", checkpoint.step));
+        trial.broken_in_a_row = 0;
+        let place = trial.checkpoints.partition_point(|known| known.step < checkpoint.step);
+        trial.checkpoints.insert(place, checkpoint);
+        self.finish_if_saved(now, id, effects);
+        self.apply_retention(id, effects);
+    }
+
+    /// Gives up the checkpoints that need not stay. While a group is forming, its members may be reading one.
+    pub(super) fn apply_retention(&mut self, id: &TrialId, effects: &mut Vec<Effect>) {
+        let trial = self.trial_mut(id);
+        if matches!(trial.phase, Phase::Forming { .. }) {
+            return;
+        }
+        let manifests = trial.give_up_checkpoints();
+        if !manifests.is_empty() {
+            effects.push(Effect::DeleteCheckpoints { trial: id.clone(), manifests });
+        }
+    }
+}
+
+impl Trial {
+    fn give_up_checkpoints(&mut self) -> Vec<String> {
+        let kept = keep::kept(&self.spec.checkpoint, self.spec.early_stopping.metric, &self.candidates());
+        let mut given_up = Vec::new();
+        self.checkpoints.retain(|checkpoint| {
+            let stays = kept.contains(&checkpoint.step);
+            if !stays {
+                given_up.push(checkpoint.manifest.clone());
+            }
+            stays
+        });
+        self.deleted.extend(given_up.iter().cloned());
+        let surplus = self.deleted.len().saturating_sub(DELETED_MAX);
+        self.deleted.drain(..surplus);
+        given_up
+    }
+}
+
+impl Save {
+    /// The manifest over these parts is to be written.
+    pub(super) fn commit(&self, id: &TrialId, generation: Generation, step: Step) -> Effect {
+        let parts = self.parts.values().cloned().collect();
+        Effect::CommitCheckpoint { trial: id.clone(), generation, step, parts }
+    }
+
+    /// Why `part` cannot belong to the same state as the parts before it.
+    fn contradicts(&self, part: &SavedPart) -> Option<String> {
+        let (_, first) = self.parts.first_key_value()?;
+        if first.weights_sha256 == part.weights_sha256 && first.world == part.world {
+            return None;
+        }
+        Some(format!(
+            "replicas diverged at step {}: rank {} of {} has weights {}, rank {} of {} has weights {}",
+            part.step, first.rank, first.world, first.weights_sha256, part.rank, part.world, part.weights_sha256
+        ))
+    }
+}

@@ -1,0 +1,277 @@
+use super::liveness::backed_off_ms;
+use super::trial::{Phase, Trial};
+use super::{Assignment, Effect, Engine, StartFrom, StateInMemory, WaitReason, note};
+use crate::ids::{Rank, RunName, Time, TrialId, WorkerId};
+
+/// What becomes of a waiting trial.
+#[derive(Clone, Debug, PartialEq)]
+enum Placement {
+    /// It starts with as many free workers as it can use.
+    Start,
+    /// It goes on waiting; `reserves` says whether later runs must leave it the free workers.
+    Wait { reason: WaitReason, gather_until: Option<Time>, reserves: bool },
+}
+
+/// What placement knows of a waiting trial.
+struct Demand {
+    workers: u32,
+    min_workers: u32,
+    since: Time,
+    gather_until: Option<Time>,
+}
+
+/// What placement knows of the workers.
+struct Supply {
+    /// Free workers.
+    free: u32,
+    /// Free workers that hold the trial's state.
+    holders: u32,
+    /// All connected workers.
+    connected: u32,
+}
+
+/// A run starts with its full number of workers at once, with fewer after `gather_ms`. One that lacks workers blocks later
+/// runs if it could start once others end. One that the cluster cannot serve at all does not, except for `gather_ms` after
+/// it lost its group: a replacement is usually on its way, and the survivors hold its newest state.
+fn decide(demand: &Demand, supply: &Supply, gather_ms: u64, now: Time) -> Placement {
+    let Demand { workers, min_workers, since, gather_until } = *demand;
+    let have = supply.free;
+    if have >= workers {
+        return Placement::Start;
+    }
+    if have >= min_workers {
+        let until = gather_until.unwrap_or(now.after_ms(gather_ms));
+        if until <= now {
+            return Placement::Start;
+        }
+        let reason = WaitReason::Gathering { have, want: workers };
+        return Placement::Wait { reason, gather_until: Some(until), reserves: true };
+    }
+    let reason = WaitReason::TooFew { have, need: min_workers };
+    let can_be_served = supply.connected >= min_workers;
+    let held_until = since.after_ms(gather_ms);
+    let is_held = !can_be_served && supply.holders > 0 && now < held_until;
+    Placement::Wait { reason, gather_until: is_held.then_some(held_until), reserves: can_be_served || is_held }
+}
+
+impl Engine {
+    /// Gives free workers to waiting trials first, in the order of their turns, then to groups that are not full.
+    pub(super) fn place(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        // Once more after each change, so that every reason to wait is given from how things stand in the end. It ends:
+        // a trial gets a group, or a worker drops a state, in every round but the last.
+        loop {
+            let before = effects.len();
+            self.place_once(now, effects);
+            if effects.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn place_once(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let mut ahead: Option<RunName> = None;
+        for id in self.by_turn(|trial| matches!(trial.phase, Phase::Waiting { .. })) {
+            match &ahead {
+                Some(run) => self.keep_waiting(&id, WaitReason::Behind { run: run.clone() }, None),
+                None => match self.placement(&id, now) {
+                    Placement::Start => self.start_group(now, &id, effects),
+                    Placement::Wait { reason, gather_until, reserves } => {
+                        self.keep_waiting(&id, reason, gather_until);
+                        ahead = reserves.then(|| id.run.clone());
+                    }
+                },
+            }
+        }
+        self.release_idle(Trial::may_want_a_holder, effects);
+        if ahead.is_none() {
+            for id in self.by_turn(|trial| trial.can_grow()) {
+                self.grow_group(now, &id, effects);
+            }
+        }
+        self.release_idle(Trial::wants_holders, effects);
+    }
+
+    fn by_turn(&self, filter: impl Fn(&Trial) -> bool) -> Vec<TrialId> {
+        let mut ids: Vec<(u64, &TrialId)> =
+            self.trials.iter().filter(|(_, trial)| filter(trial)).map(|(id, trial)| (trial.turn, id)).collect();
+        ids.sort();
+        ids.into_iter().map(|(_, id)| id.clone()).collect()
+    }
+
+    fn placement(&self, id: &TrialId, now: Time) -> Placement {
+        let trial = &self.trials[id];
+        let Phase::Waiting { since, gather_until, .. } = trial.phase else {
+            unreachable!("only waiting trials are placed")
+        };
+        let (workers, min_workers) = (trial.spec.workers, trial.spec.min_workers);
+        let free = self.free_for(id);
+        let holders = free.iter().filter(|worker| self.holds(**worker, id)).count() as u32;
+        let connected = self.workers.values().filter(|worker| worker.connected).count() as u32;
+        let demand = Demand { workers, min_workers, since, gather_until };
+        decide(&demand, &Supply { free: free.len() as u32, holders, connected }, self.timing.gather_ms, now)
+    }
+
+    fn keep_waiting(&mut self, id: &TrialId, new_reason: WaitReason, new_until: Option<Time>) {
+        if let Phase::Waiting { reason, gather_until, .. } = &mut self.trial_mut(id).phase {
+            (*reason, *gather_until) = (new_reason, new_until);
+        }
+    }
+
+    fn holds(&self, worker: WorkerId, id: &TrialId) -> bool {
+        self.workers[&worker].held.as_ref().is_some_and(|held| held.trial == *id)
+    }
+
+    /// Free workers in the order in which `id` should take them: those with its state, those with none, those with
+    /// another trial's.
+    fn free_for(&self, id: &TrialId) -> Vec<WorkerId> {
+        let free = self.workers.iter().filter(|(_, worker)| worker.connected && worker.trial.is_none());
+        let mut ids: Vec<(u32, WorkerId)> = free
+            .map(|(worker_id, worker)| match &worker.held {
+                Some(held) if held.trial == *id => (0, *worker_id),
+                None => (1, *worker_id),
+                Some(_) => (2, *worker_id),
+            })
+            .collect();
+        ids.sort();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Free workers that may join a group which could do without them: not those that hold another trial's state.
+    fn spare_for(&self, id: &TrialId) -> Vec<WorkerId> {
+        let mut free = self.free_for(id);
+        free.retain(|worker| self.workers[worker].held.is_none() || self.holds(*worker, id));
+        free
+    }
+
+    fn start_group(&mut self, now: Time, id: &TrialId, effects: &mut Vec<Effect>) {
+        let mut members = self.free_for(id);
+        members.truncate(self.trials[id].spec.workers as usize);
+        self.form_group(now, id, members, "starting", effects);
+    }
+
+    fn grow_group(&mut self, now: Time, id: &TrialId, effects: &mut Vec<Effect>) {
+        let trial = &self.trials[id];
+        let mut members = trial.phase.members().to_vec();
+        // A member that has not come back after a restart may be stepping still: its group is left alone.
+        if !members.iter().all(|member| self.workers[member].connected) {
+            return;
+        }
+        let before = members.len();
+        members.extend(self.spare_for(id));
+        members.truncate(trial.spec.workers as usize);
+        if members.len() > before {
+            self.form_group(now, id, members, "more workers are free", effects);
+        }
+    }
+
+    /// The group lost members or broke: goes on with those that are left and as many spare workers as it wants. Waits if
+    /// these are too few.
+    pub(super) fn regroup(
+        &mut self,
+        now: Time,
+        id: &TrialId,
+        left: Vec<WorkerId>,
+        cause: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (workers, min_workers) = (self.trials[id].spec.workers, self.trials[id].spec.min_workers);
+        let mut members: Vec<WorkerId> = left.into_iter().filter(|m| self.workers[m].connected).collect();
+        members.extend(self.spare_for(id));
+        members.truncate(workers as usize);
+        if members.len() >= min_workers as usize {
+            return self.form_group(now, id, members, cause, effects);
+        }
+        let text = format!("{cause}; {} workers are left, at least {min_workers} are needed", members.len());
+        note(effects, id, text);
+        self.fall_back_to_waiting(now, id, effects);
+    }
+
+    /// The next generation, with these members. Survivors keep their order, so that rank 0 seldom moves.
+    fn form_group(&mut self, now: Time, id: &TrialId, members: Vec<WorkerId>, cause: &str, effects: &mut Vec<Effect>) {
+        self.dissolve(id);
+        let form_ms = self.timing.form_ms;
+        let trial = self.trial_mut(id);
+        debug_assert!(members.len() >= trial.spec.min_workers as usize);
+        debug_assert!(members.len() <= trial.spec.workers as usize);
+        trial.take_generation();
+        let until = now.after_ms(backed_off_ms(form_ms, trial.broken_in_a_row));
+        let text = format!(
+            "{cause}; going on with {} of {} workers as generation {}",
+            members.len(),
+            trial.spec.workers,
+            trial.generation
+        );
+        note(effects, id, text);
+        trial.enter(now, Phase::Forming { members: members.clone(), until });
+        for member in &members {
+            self.take_worker(*member, id, effects);
+        }
+        for (rank, member) in members.iter().enumerate() {
+            effects.push(Effect::Assign { worker: *member, assignment: Box::new(self.assignment(id, rank)) });
+        }
+    }
+
+    /// Puts a free worker into the group of `id`; a state that is of no use there is dropped first.
+    fn take_worker(&mut self, worker_id: WorkerId, id: &TrialId, effects: &mut Vec<Effect>) {
+        let trial = &self.trials[id];
+        let worker = self.workers.get_mut(&worker_id).expect("only known workers are placed");
+        debug_assert!(worker.trial.is_none(), "a worker is in one group at a time");
+        worker.trial = Some(id.clone());
+        let Some(held) = worker.held.take() else { return };
+        let step = held.step.unwrap_or_else(|| trial.newest_saved_step());
+        if held.trial != *id || !trial.can_use(held.generation, step) {
+            effects.push(Effect::Release { worker: worker_id, trial: held.trial, generation: held.generation });
+        }
+    }
+
+    /// Free workers drop the states of trials that are not `wanted` any more.
+    fn release_idle(&mut self, wanted: fn(&Trial) -> bool, effects: &mut Vec<Effect>) {
+        for (id, worker) in &mut self.workers {
+            let Some(held) = worker.held.take_if(|held| !wanted(&self.trials[&held.trial])) else { continue };
+            if worker.connected {
+                effects.push(Effect::Release { worker: *id, trial: held.trial, generation: held.generation });
+            }
+        }
+    }
+
+    /// The place of the member with `rank` in the newest group.
+    pub(super) fn assignment(&self, id: &TrialId, rank: usize) -> Assignment {
+        let trial = &self.trials[id];
+        let start = trial.newest_checkpoint().map_or(StartFrom::Scratch, |checkpoint| StartFrom::Checkpoint {
+            step: checkpoint.step,
+            manifest: checkpoint.manifest.clone(),
+            blake3: checkpoint.blake3.clone(),
+        });
+        Assignment {
+            trial: id.clone(),
+            generation: trial.generation,
+            rank: Rank(rank as u32),
+            members: trial.phase.members().iter().map(|member| self.workers[member].info.clone()).collect(),
+            spec: trial.spec.clone(),
+            start,
+            recorded: trial.recorded,
+            skip_updates: trial.skip_updates.iter().copied().collect(),
+            state: if trial.discard { StateInMemory::Discard } else { StateInMemory::Keep },
+        }
+    }
+}
+
+impl Trial {
+    fn can_grow(&self) -> bool {
+        matches!(&self.phase, Phase::Running { members, .. } if members.len() < self.spec.workers as usize)
+            && self.stopping.is_none()
+    }
+
+    /// Whether a free worker with the trial's state may be put into its next group.
+    fn wants_holders(&self) -> bool {
+        match self.phase {
+            Phase::Waiting { .. } | Phase::Forming { .. } | Phase::Broken { .. } => true,
+            Phase::Running { .. } | Phase::Saving { .. } | Phase::Ended { .. } => false,
+        }
+    }
+
+    /// As [`Trial::wants_holders`], before groups have grown.
+    fn may_want_a_holder(&self) -> bool {
+        self.wants_holders() || self.can_grow()
+    }
+}

@@ -1,0 +1,115 @@
+use std::fmt;
+
+use crate::ids::{RunName, Step};
+use crate::stop::StopReason;
+
+/// Why a run has no group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WaitReason {
+    /// Fewer workers are free than it needs at least.
+    TooFew {
+        /// Free workers.
+        have: u32,
+        /// Workers it needs at least.
+        need: u32,
+    },
+    /// It could start, and holds out a little for its full number.
+    Gathering {
+        /// Free workers.
+        have: u32,
+        /// Workers it wants.
+        want: u32,
+    },
+    /// An earlier run comes first.
+    Behind {
+        /// That run.
+        run: RunName,
+    },
+}
+
+/// Why a group is brought to a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopCause {
+    /// A user asked for it.
+    User,
+    /// The run has trained for as long as it may.
+    TimeLimit {
+        /// The limit.
+        max_seconds: u64,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// A user stopped it; its newest checkpoint is of this step (0 if there is none).
+    Stopped {
+        /// The step.
+        step: Step,
+    },
+    /// It is done.
+    Completed {
+        /// Its last step.
+        step: Step,
+        /// Why it was the last.
+        why: Completion,
+    },
+    /// It cannot go on.
+    Failed {
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Why a run is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// All steps are done.
+    AllSteps,
+    /// The evaluations said so.
+    EarlyStop(StopReason),
+    /// It trained for as long as it may.
+    TimeLimit {
+        /// The limit.
+        max_seconds: u64,
+    },
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WaitReason::TooFew { have, need } => {
+                write!(f, "waiting for workers: {have} of at least {need} are free")
+            }
+            WaitReason::Gathering { have, want } => {
+                write!(f, "{have} of {want} workers are free, holding out for the others")
+            }
+            WaitReason::Behind { run } => write!(f, "waiting behind run {run}"),
+        }
+    }
+}
+
+impl fmt::Display for StopCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopCause::User => write!(f, "stop requested"),
+            StopCause::TimeLimit { max_seconds } => write!(f, "trained for {max_seconds} s, the limit"),
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndReason::Stopped { step } => write!(f, "stopped by a user; step {step} is saved"),
+            EndReason::Completed { step, why: Completion::AllSteps } => write!(f, "all {step} steps are done"),
+            EndReason::Completed { step, why: Completion::EarlyStop(reason) } => {
+                write!(f, "stopped early at step {step}: {reason}")
+            }
+            EndReason::Completed { step, why: Completion::TimeLimit { max_seconds } } => {
+                write!(f, "trained for {max_seconds} s, the limit, up to step {step}")
+            }
+            EndReason::Failed { cause } => f.write_str(cause),
+        }
+    }
+}

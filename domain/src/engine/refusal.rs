@@ -1,0 +1,54 @@
+use crate::ids::RunName;
+use crate::view::RunState;
+
+/// Why a user's request is not taken. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The name is taken by a run that is live.
+    #[error("run {run} exists already and is {state}\nhint: stop it first, or choose another name")]
+    RunLive {
+        /// The run.
+        run: RunName,
+        /// Where it stands.
+        state: RunState,
+    },
+    /// The name is taken by a run that has ended.
+    #[error("run {run} exists already and is {state}\nhint: names are not reused, choose another one{}", or_resume(.run, *.state))]
+    RunEnded {
+        /// The run.
+        run: RunName,
+        /// Where it stands.
+        state: RunState,
+    },
+    /// There is no such run.
+    #[error("there is no run {run}\nhint: `phalanx list` shows all runs")]
+    NoSuchRun {
+        /// The name that was given.
+        run: RunName,
+    },
+    /// The run has come to rest, so there is nothing to stop.
+    #[error("run {run} is {state} already")]
+    NotLive {
+        /// The run.
+        run: RunName,
+        /// Where it stands.
+        state: RunState,
+    },
+    /// Only stopped and failed runs can go on.
+    #[error("run {run} is {state}, only a stopped or failed run can be resumed")]
+    NotResumable {
+        /// The run.
+        run: RunName,
+        /// Where it stands.
+        state: RunState,
+    },
+}
+
+fn or_resume(run: &RunName, state: RunState) -> String {
+    match state {
+        RunState::Stopped | RunState::Failed => format!(", or let it go on: `phalanx resume {run}`"),
+        RunState::Completed | RunState::Waiting | RunState::Forming | RunState::Running | RunState::Stopping => {
+            String::new()
+        }
+    }
+}

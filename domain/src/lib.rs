@@ -1,0 +1,18 @@
+//! What Phalanx decides, without touching the world: no clock, no file, no socket, no tensor.
+//!
+//! Start at [`engine`]: facts go in, effects come out. [`spec`] is what a user asked for, [`batch`] says which samples a
+//! step reads, [`tree`] in which order gradients are added, [`random`] where every random number comes from.
+
+pub mod audit;
+pub mod batch;
+pub mod engine;
+pub mod ids;
+pub mod keep;
+pub mod random;
+pub mod record;
+pub mod schedule;
+pub mod sim;
+pub mod spec;
+pub mod stop;
+pub mod tree;
+pub mod view;

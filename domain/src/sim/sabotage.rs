@@ -1,0 +1,95 @@
+use super::store::Store;
+use crate::engine::{Effect, Event, StateInMemory};
+use crate::ids::{Generation, Time, TrialId};
+
+/// A fault planted between the world and the engine, as a mistake in either would be: the invariants must find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests plant faults"))]
+pub(super) enum Sabotage {
+    /// Nothing is planted.
+    None,
+    /// What older generations report passes as the newest one's.
+    StaleReportsCount,
+    /// Records after a step that the history left are not marked.
+    RollBacksAreSkipped,
+    /// After a rollback, members keep what they hold.
+    DiscardIsForgotten,
+    /// Records are acknowledged without being stored, now and then.
+    RecordsAreDropped,
+    /// A committed checkpoint is not journalled.
+    CommitsAreNotJournalled,
+    /// Losses are not journalled.
+    LossesAreNotJournalled,
+    /// Nobody is told to stop.
+    StopsAreLost,
+    /// Deadlines never pass.
+    DeadlinesAreIgnored,
+    /// Manifests are written but nobody hears of it.
+    CommitsGoUnheard,
+    /// Checkpoints are deleted although they were not given up.
+    TheNewestCheckpointIsDeleted,
+}
+
+impl Sabotage {
+    #[cfg(test)]
+    pub(super) const ALL: [Sabotage; 10] = [
+        Sabotage::StaleReportsCount,
+        Sabotage::RollBacksAreSkipped,
+        Sabotage::DiscardIsForgotten,
+        Sabotage::RecordsAreDropped,
+        Sabotage::CommitsAreNotJournalled,
+        Sabotage::LossesAreNotJournalled,
+        Sabotage::StopsAreLost,
+        Sabotage::DeadlinesAreIgnored,
+        Sabotage::CommitsGoUnheard,
+        Sabotage::TheNewestCheckpointIsDeleted,
+    ];
+
+    /// What the engine is told instead of `event`; `newest` is the trial's newest generation.
+    pub(super) fn hears(self, mut event: Event, newest: impl Fn(&TrialId) -> Generation) -> Option<Event> {
+        match (self, &mut event) {
+            (
+                Sabotage::StaleReportsCount,
+                Event::Formed { trial, generation, .. }
+                | Event::Broken { trial, generation, .. }
+                | Event::PartSaved { trial, generation, .. }
+                | Event::RollbackRequested { trial, generation, .. }
+                | Event::AttemptEnded { trial, generation, .. },
+            ) => *generation = newest(trial),
+            (Sabotage::DeadlinesAreIgnored, Event::DeadlinePassed { .. })
+            | (Sabotage::CommitsGoUnheard, Event::Committed { .. }) => return None,
+            _ => {}
+        }
+        Some(event)
+    }
+
+    pub(super) fn journals(self, event: &Event) -> bool {
+        let is_left_out = match self {
+            Sabotage::CommitsAreNotJournalled => matches!(event, Event::Committed { .. }),
+            Sabotage::LossesAreNotJournalled => matches!(event, Event::Lost { .. }),
+            _ => false,
+        };
+        event.is_fact() && !is_left_out
+    }
+
+    pub(super) fn stores_records(self, now: Time) -> bool {
+        self != Sabotage::RecordsAreDropped || !now.0.is_multiple_of(16)
+    }
+
+    /// What is performed instead of `effect`.
+    pub(super) fn performs(self, effect: Effect, store: &mut Store) -> Option<Effect> {
+        match (self, effect) {
+            (Sabotage::RollBacksAreSkipped, Effect::RollBack { .. })
+            | (Sabotage::StopsAreLost, Effect::Stop { .. }) => None,
+            (Sabotage::DiscardIsForgotten, Effect::Assign { worker, mut assignment }) => {
+                assignment.state = StateInMemory::Keep;
+                Some(Effect::Assign { worker, assignment })
+            }
+            (Sabotage::TheNewestCheckpointIsDeleted, Effect::DeleteCheckpoints { trial, manifests }) => {
+                store.manifests.pop_last();
+                Some(Effect::DeleteCheckpoints { trial, manifests })
+            }
+            (_, effect) => Some(effect),
+        }
+    }
+}

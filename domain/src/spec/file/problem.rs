@@ -1,0 +1,85 @@
+use std::fmt;
+
+/// The most problems that are listed; a file with more is not a job file, and a longer list helps no one.
+pub const PROBLEMS_MAX: usize = 100;
+
+/// One thing wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, as it was named to the reader.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u64,
+    /// Column in characters, from 1.
+    pub column: u64,
+    /// The path of the key, joined by dots; empty for the file as a whole.
+    pub key: String,
+    /// What the file says, shortened; `None` where something is missing.
+    pub value: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// A way out.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Problem { file, line, column, key, value, message, hint } = self;
+        write!(f, "{file}:{line}:{column}: ")?;
+        if !key.is_empty() {
+            write!(f, "{key}: ")?;
+        }
+        f.write_str(message)?;
+        if let Some(value) = value {
+            write!(f, " ({value})")?;
+        }
+        if let Some(hint) = hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything wrong with a file, in the order of the file; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems {
+    listed: Vec<Problem>,
+    /// How many there are beyond [`PROBLEMS_MAX`].
+    unlisted: usize,
+}
+
+impl Problems {
+    /// `None` if there are none.
+    pub(super) fn new(mut all: Vec<Problem>) -> Option<Self> {
+        all.sort_by_key(|problem| (problem.line, problem.column));
+        let unlisted = all.len().saturating_sub(PROBLEMS_MAX);
+        all.truncate(PROBLEMS_MAX);
+        (!all.is_empty()).then_some(Self { listed: all, unlisted })
+    }
+
+    /// The problems, at most [`PROBLEMS_MAX`] of them.
+    pub fn list(&self) -> &[Problem] {
+        &self.listed
+    }
+
+    /// How many problems there are, listed or not.
+    pub fn count(&self) -> usize {
+        self.listed.len() + self.unlisted
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.listed {
+            writeln!(f, "{problem}")?;
+        }
+        let plural = if self.count() == 1 { "" } else { "s" };
+        write!(f, "{} problem{plural}", self.count())?;
+        if self.unlisted > 0 {
+            write!(f, ", the first {PROBLEMS_MAX} shown")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}

@@ -1,0 +1,359 @@
+//! Typed values out of a tree, with everything that is wrong collected on the way.
+//!
+//! A reader that returns `None` has reported why. What it would have returned is missing, so checks that need it are
+//! left out and the others go on.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use super::node::{Entry, Kind, Node, Position, shortened};
+use super::problem::{Problem, Problems};
+
+/// A problem before the file's name is known.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    at: Position,
+    key: String,
+    value: Option<String>,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Finding {
+    /// Something wrong with the file as a whole.
+    pub(super) fn about_file(at: Position, message: String) -> Self {
+        Self { at, key: String::new(), value: None, message, hint: None }
+    }
+}
+
+/// What was found wrong so far.
+#[derive(Debug, Default)]
+pub(super) struct Collector(RefCell<Vec<Finding>>);
+
+impl Collector {
+    pub(super) fn push(&self, finding: Finding) {
+        self.0.borrow_mut().push(finding);
+    }
+
+    pub(super) fn into_problems(self, file: &str) -> Option<Problems> {
+        let named = |Finding { at, key, value, message, hint }| Problem {
+            file: file.to_owned(),
+            line: at.line,
+            column: at.column,
+            key,
+            value,
+            message,
+            hint,
+        };
+        Problems::new(self.0.into_inner().into_iter().map(named).collect())
+    }
+}
+
+/// A map of keys known beforehand. Asking for a key makes it known; [`Section::finish`] reports all others.
+pub(super) struct Section<'a> {
+    path: String,
+    at: Position,
+    entries: &'a [Entry],
+    known: RefCell<Vec<&'static str>>,
+    problems: &'a Collector,
+}
+
+impl<'a> Section<'a> {
+    /// The whole file; an empty one is a map without keys.
+    pub(super) fn root(node: &'a Node, problems: &'a Collector) -> Option<Self> {
+        let section = Value { path: String::new(), node, problems }.section()?;
+        // What the whole file lacks is reported at its beginning, wherever its first key stands.
+        Some(Self { at: Position::START, ..section })
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn required<T>(&self, name: &'static str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<T> {
+        match self.value(name) {
+            Some(value) => read(&value),
+            None => self.problem(name, "is required", None),
+        }
+    }
+
+    /// The value of a key, or `default` where the key is absent.
+    pub(super) fn or<T>(
+        &self,
+        name: &'static str,
+        default: T,
+        read: impl FnOnce(&Value<'a>) -> Option<T>,
+    ) -> Option<T> {
+        self.value(name).map_or(Some(default), |value| read(&value))
+    }
+
+    /// The value of a key that may be absent or null.
+    pub(super) fn optional<T>(
+        &self,
+        name: &'static str,
+        read: impl FnOnce(&Value<'a>) -> Option<T>,
+    ) -> Option<Option<T>> {
+        match self.value(name) {
+            Some(value) if !matches!(value.node.kind, Kind::Null) => read(&value).map(Some),
+            _ => Some(None),
+        }
+    }
+
+    /// The section under a key; one without keys where it is absent or, its problem reported, no section.
+    pub(super) fn section_or_empty(&self, name: &'static str) -> Section<'a> {
+        self.value(name).and_then(|value| value.section()).unwrap_or_else(|| Section {
+            path: self.path_of(name),
+            at: self.at,
+            entries: &[],
+            known: RefCell::default(),
+            problems: self.problems,
+        })
+    }
+
+    /// Whether the key is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == name)
+    }
+
+    /// Reports what is wrong with the value of `name`, or with its absence.
+    pub(super) fn problem<T>(&self, name: &'static str, message: impl Into<String>, hint: Option<String>) -> Option<T> {
+        self.report(name, message, hint);
+        None
+    }
+
+    /// As [`Section::problem`], where nothing is read that could be missing.
+    pub(super) fn report(&self, name: &'static str, message: impl Into<String>, hint: Option<String>) {
+        if let Some(value) = self.value(name) {
+            return value.report(message, hint);
+        }
+        let (at, key) = (self.at, self.path_of(name));
+        self.problems.push(Finding { at, key, value: None, message: message.into(), hint });
+    }
+
+    /// Reports every key that no reader asked for, and every key that stands twice.
+    pub(super) fn finish(&self) {
+        let known = self.known.borrow();
+        let mut seen = BTreeSet::new();
+        for Entry { key, key_at, .. } in self.entries {
+            let (message, hint) = if !known.contains(&key.as_str()) {
+                ("unknown key", Some(suggestion(key, &known)))
+            } else if !seen.insert(key) {
+                ("stands here a second time", None)
+            } else {
+                continue;
+            };
+            self.problems.push(Finding {
+                at: *key_at,
+                key: self.path_of(shown_key(key).as_str()),
+                value: None,
+                message: message.to_owned(),
+                hint,
+            });
+        }
+    }
+
+    fn value(&self, name: &'static str) -> Option<Value<'a>> {
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&name) {
+            known.push(name);
+        }
+        let entry = self.entries.iter().find(|entry| entry.key == name)?;
+        Some(Value { path: self.path_of(name), node: &entry.value, problems: self.problems })
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+}
+
+/// A value that is there.
+pub(super) struct Value<'a> {
+    path: String,
+    node: &'a Node,
+    problems: &'a Collector,
+}
+
+impl<'a> Value<'a> {
+    /// Reports what is wrong with this value.
+    pub(super) fn problem<T>(&self, message: impl Into<String>, hint: Option<String>) -> Option<T> {
+        self.report(message, hint);
+        None
+    }
+
+    fn report(&self, message: impl Into<String>, hint: Option<String>) {
+        self.problems.push(Finding {
+            at: self.node.at,
+            key: self.path.clone(),
+            value: Some(self.node.kind.shown()),
+            message: message.into(),
+            hint,
+        });
+    }
+
+    pub(super) fn is_section(&self) -> bool {
+        matches!(self.node.kind, Kind::Map(_))
+    }
+
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self.node.kind, Kind::Integer(_) | Kind::Number(_))
+    }
+
+    /// A map. A key with nothing after it is one without keys, so that all its lines can be commented out.
+    pub(super) fn section(&self) -> Option<Section<'a>> {
+        let entries: &[Entry] = match &self.node.kind {
+            Kind::Map(entries) => entries,
+            Kind::Null => &[],
+            _ => return self.problem("must be a section of keys and values", None),
+        };
+        let (path, at) = (self.path.clone(), self.node.at);
+        Some(Section { path, at, entries, known: RefCell::default(), problems: self.problems })
+    }
+
+    /// A list whose elements `read` reads.
+    pub(super) fn list<T>(&self, read: impl Fn(&Value<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let Kind::List(nodes) = &self.node.kind else {
+            return self.problem("must be a list", None);
+        };
+        let element = |(i, node)| Value { path: format!("{}[{i}]", self.path), node, problems: self.problems };
+        let read_all: Vec<Option<T>> = nodes.iter().enumerate().map(element).map(|value| read(&value)).collect();
+        read_all.into_iter().collect()
+    }
+
+    pub(super) fn text(&self) -> Option<&'a str> {
+        match &self.node.kind {
+            Kind::Text(text) => Some(text),
+            Kind::Boolean(_) | Kind::Integer(_) | Kind::Number(_) => {
+                self.problem("must be text", Some("put it in quotes".to_owned()))
+            }
+            Kind::Null | Kind::List(_) | Kind::Map(_) => self.problem("must be text", None),
+        }
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        match self.node.kind {
+            Kind::Boolean(value) => Some(value),
+            _ => self.problem("must be true or false", None),
+        }
+    }
+
+    /// One of the words of `choices`.
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let Kind::Text(text) = &self.node.kind else {
+            return self.problem(must_be(&words), None);
+        };
+        if let Some((_, choice)) = choices.iter().find(|(word, _)| word == text) {
+            return Some(*choice);
+        }
+        self.problem(must_be(&words), nearest(text, &words).map(|word| format!("did you mean {word}?")))
+    }
+
+    pub(super) fn integer(&self, allowed: RangeInclusive<u64>) -> Option<u64> {
+        if let Kind::Integer(value) = self.node.kind
+            && let Ok(value) = u64::try_from(value)
+            && allowed.contains(&value)
+        {
+            return Some(value);
+        }
+        self.problem(format!("must be a whole number from {} to {}", allowed.start(), allowed.end()), None)
+    }
+
+    /// # Panics
+    /// If `allowed` goes beyond 32 bits.
+    pub(super) fn integer_u32(&self, allowed: RangeInclusive<u64>) -> Option<u32> {
+        self.integer(allowed).map(|value| u32::try_from(value).expect("the bounds asked for fit 32 bits"))
+    }
+
+    pub(super) fn number(&self, allowed: Interval) -> Option<f64> {
+        let value = match self.node.kind {
+            Kind::Integer(value) => value as f64,
+            Kind::Number(value) => value,
+            _ => return self.problem(format!("must be a number{}", allowed.condition), None),
+        };
+        if !value.is_finite() {
+            return self.problem(format!("must be a finite number{}", allowed.condition), None);
+        }
+        if !(allowed.contains)(value) {
+            return self.problem(format!("must be a number{}", allowed.condition), None);
+        }
+        Some(value)
+    }
+
+    /// A number that also keeps its bounds when rounded to single precision.
+    pub(super) fn number_f32(&self, allowed: Interval) -> Option<f32> {
+        let rounded = self.number(allowed)? as f32;
+        if !rounded.is_finite() || !(allowed.contains)(f64::from(rounded)) {
+            return self.problem("is too large or too small for single precision", None);
+        }
+        Some(rounded)
+    }
+}
+
+/// Which numbers are allowed.
+#[derive(Clone, Copy)]
+pub(super) struct Interval {
+    /// What follows "must be a number".
+    condition: &'static str,
+    contains: fn(f64) -> bool,
+}
+
+impl Interval {
+    pub(super) const ANY: Self = Self { condition: "", contains: |_| true };
+    pub(super) const POSITIVE: Self = Self { condition: " > 0", contains: |x| x > 0.0 };
+    pub(super) const NOT_NEGATIVE: Self = Self { condition: " >= 0", contains: |x| x >= 0.0 };
+    pub(super) const INSIDE_UNIT: Self = Self { condition: " > 0 and < 1", contains: |x| x > 0.0 && x < 1.0 };
+    pub(super) const UNIT_BELOW_ONE: Self = Self { condition: " >= 0 and < 1", contains: |x| (0.0..1.0).contains(&x) };
+    pub(super) const UNIT_ABOVE_ZERO: Self = Self { condition: " > 0 and <= 1", contains: |x| x > 0.0 && x <= 1.0 };
+}
+
+fn must_be(words: &[&str]) -> String {
+    match words {
+        [only] => format!("must be {only}"),
+        [rest @ .., last] => format!("must be {} or {last}", rest.join(", ")),
+        [] => unreachable!("a choice has words"),
+    }
+}
+
+fn suggestion(key: &str, known: &[&str]) -> String {
+    match nearest(key, known) {
+        Some(word) => format!("did you mean {word}?"),
+        None => {
+            let mut known = known.to_vec();
+            known.sort_unstable();
+            format!("known keys: {}", known.join(", "))
+        }
+    }
+}
+
+/// The longest text that a similar word is looked for; no key is longer, and comparing is quadratic.
+const SIMILAR_BYTES_MAX: usize = 32;
+
+/// The word most like `text`, if one is like it: two edits apart at most, and fewer than half its letters.
+fn nearest<'w>(text: &str, words: &[&'w str]) -> Option<&'w str> {
+    if text.len() > SIMILAR_BYTES_MAX {
+        return None;
+    }
+    let text = text.to_ascii_lowercase().replace('-', "_");
+    let like = |word: &&str| edits(&text, &word.replace('-', "_"));
+    let (distance, word) = words.iter().map(|word| (like(word), *word)).min()?;
+    (distance <= 2 && 2 * distance < text.chars().count()).then_some(word)
+}
+
+/// The Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A key as it is shown in a message: plain, unless it would break the line or fill it.
+fn shown_key(key: &str) -> String {
+    let plain = key.len() <= SIMILAR_BYTES_MAX && !key.is_empty() && key.chars().all(|c| c.is_ascii_graphic());
+    if plain { key.to_owned() } else { shortened(key) }
+}

@@ -1,0 +1,126 @@
+//! What people see: a plain picture of the engine's state, made by it after every change and never read back.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{MetricValue, WorkerInfo};
+use crate::ids::{Generation, RunName, Step, Time, WorkerId};
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// Runs by name.
+    pub runs: Vec<RunView>,
+    /// Workers by id.
+    pub workers: Vec<WorkerView>,
+}
+
+/// One run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunView {
+    /// Its name.
+    pub name: RunName,
+    /// Where it stands.
+    pub state: RunState,
+    /// Why it stands there, for a person; never empty while waiting or after a failure.
+    pub reason: String,
+    /// The generation of its group.
+    pub generation: Generation,
+    /// Members of its group, by rank.
+    pub members: Vec<WorkerId>,
+    /// Workers it wants.
+    pub workers_wanted: u32,
+    /// Steps completed and durable.
+    pub step: Step,
+    /// Evaluations so far, oldest first.
+    pub measurements: Vec<MeasurementView>,
+    /// Committed checkpoints, oldest first.
+    pub checkpoints: Vec<CheckpointView>,
+    /// When it was handed in.
+    pub submitted_at: Time,
+    /// When it ended.
+    pub ended_at: Option<Time>,
+    /// Groups lost to a failure so far.
+    pub failures: u32,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// No group yet; the reason says what is missing.
+    Waiting,
+    /// A group is connecting.
+    Forming,
+    /// Steps are being made.
+    Running,
+    /// Told to stop, saving.
+    Stopping,
+    /// Stopped by a user; can be resumed.
+    Stopped,
+    /// Done: the last step, or early stopping.
+    Completed,
+    /// Cannot go on; can be resumed from its last checkpoint.
+    Failed,
+}
+
+impl RunState {
+    /// Whether the run has come to rest.
+    pub fn is_ended(self) -> bool {
+        matches!(self, RunState::Stopped | RunState::Completed | RunState::Failed)
+    }
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RunState::Waiting => "waiting",
+            RunState::Forming => "forming",
+            RunState::Running => "running",
+            RunState::Stopping => "stopping",
+            RunState::Stopped => "stopped",
+            RunState::Completed => "completed",
+            RunState::Failed => "failed",
+        })
+    }
+}
+
+/// One evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeasurementView {
+    /// Steps completed.
+    pub step: Step,
+    /// Mean cross-entropy.
+    pub eval_loss: MetricValue,
+    /// Share classified right.
+    pub eval_accuracy: MetricValue,
+}
+
+/// One committed checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointView {
+    /// Steps completed in it.
+    pub step: Step,
+    /// The manifest's path in the checkpoint store.
+    pub manifest: String,
+    /// BLAKE3 of the manifest.
+    pub blake3: String,
+    /// SHA-256 over all weights.
+    pub weights_sha256: String,
+    /// Whether it is the best by the run's metric.
+    pub best: bool,
+    /// Whether it is the run's result.
+    pub result: bool,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// The worker and where it is.
+    pub info: WorkerInfo,
+    /// Whether it is connected; a worker known from before a restart may not be yet.
+    pub connected: bool,
+    /// The run it works for.
+    pub run: Option<RunName>,
+}
