@@ -1,0 +1,294 @@
+use std::path::Path;
+
+use domain::engine::{AttemptOutcome, WorkerInfo};
+use domain::ids::{Generation, Rank, Step, TrialId, WorkerId};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+
+fn trial_id() -> impl Strategy<Value = TrialId> {
+    ("[a-z0-9][a-zA-Z0-9_.-]{0,20}", any::<u32>())
+        .prop_map(|(run, number)| TrialId { run: run.parse().unwrap(), number })
+}
+
+fn generation() -> impl Strategy<Value = Generation> {
+    storable().prop_map(Generation)
+}
+
+fn storable() -> impl Strategy<Value = u64> {
+    0..=i64::MAX as u64
+}
+
+fn position() -> impl Strategy<Value = Position> {
+    (0..=STEPS_MAX, any::<bool>()).prop_map(|(step, evaluated)| Position { step: Step(step), evaluated })
+}
+
+fn worker() -> impl Strategy<Value = WorkerInfo> {
+    (any::<u64>(), ".{0,8}", any::<u32>(), ".{0,8}").prop_map(|(id, host, pid, device)| WorkerInfo {
+        id: WorkerId(id),
+        host,
+        pid,
+        device,
+        peer_address: "127.0.0.1:1".to_owned(),
+        ring_address: "[::1]:2".to_owned(),
+    })
+}
+
+fn step_record() -> impl Strategy<Value = Record> {
+    let read = (any::<u32>(), any::<u64>(), vec(any::<u64>(), 0..4)).prop_map(|(micro_batch, worker, samples)| Read {
+        micro_batch,
+        worker: WorkerId(worker),
+        samples,
+    });
+    let figures = (any::<f64>(), any::<f64>(), any::<f64>());
+    (1..=STEPS_MAX, generation(), figures, any::<bool>(), [storable(), storable()], vec(read, 0..4)).prop_map(
+        |(step, generation, (loss, grad_norm, lr), skipped, [micros, micros_outside_model], reads)| {
+            Record::Step(StepRecord {
+                step: Step(step),
+                generation,
+                loss,
+                grad_norm,
+                lr,
+                skipped,
+                micros,
+                micros_outside_model,
+                reads,
+            })
+        },
+    )
+}
+
+fn eval_record() -> impl Strategy<Value = Record> {
+    (0..=STEPS_MAX, generation(), any::<f64>(), any::<f64>(), storable()).prop_map(
+        |(step, generation, loss, accuracy, samples)| {
+            Record::Eval(EvalRecord { step: Step(step), generation, loss, accuracy, samples })
+        },
+    )
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    prop_oneof![step_record(), eval_record()]
+}
+
+fn part() -> impl Strategy<Value = SavedPart> {
+    (any::<u64>(), any::<[u32; 2]>(), any::<u64>(), "[a-z/]{0,20}").prop_map(|(step, [rank, world], bytes, path)| {
+        SavedPart {
+            step: Step(step),
+            rank,
+            world,
+            path,
+            bytes,
+            blake3: "aa".to_owned(),
+            weights_sha256: "bb".to_owned(),
+        }
+    })
+}
+
+fn outcome() -> impl Strategy<Value = AttemptOutcome> {
+    (any::<u64>().prop_map(Step), ".{0,9}").prop_flat_map(|(step, cause)| {
+        prop_oneof![
+            Just(AttemptOutcome::Completed { step }),
+            Just(AttemptOutcome::Stopped { step }),
+            Just(AttemptOutcome::Failed { step, cause }),
+        ]
+    })
+}
+
+fn report() -> impl Strategy<Value = Report> {
+    let group = || (trial_id(), generation());
+    let running =
+        (group(), position()).prop_map(|((trial, generation), position)| Running { trial, generation, position });
+    let line = (any::<u64>(), ".{0,20}").prop_map(|(at_ms, text)| LogLine { at_ms, level: "warn".to_owned(), text });
+    prop_oneof![
+        (worker(), proptest::option::of(running)).prop_map(|(worker, running)| Report::Hello { worker, running }),
+        Just(Report::Heartbeat),
+        (group(), position()).prop_map(|((trial, generation), position)| Report::Formed {
+            trial,
+            generation,
+            position
+        }),
+        (group(), ".{0,9}").prop_map(|((trial, generation), cause)| Report::Broken { trial, generation, cause }),
+        (group(), vec(record(), 0..5)).prop_map(|((trial, generation), records)| Report::Records {
+            trial,
+            generation,
+            records
+        }),
+        (group(), part()).prop_map(|((trial, generation), part)| Report::PartSaved { trial, generation, part }),
+        (group(), any::<u64>(), ".{0,9}").prop_map(|((trial, generation), step, cause)| Report::PartFailed {
+            trial,
+            generation,
+            step: Step(step),
+            cause
+        }),
+        (group(), any::<u64>(), ".{0,9}").prop_map(|((trial, generation), step, cause)| Report::RollbackRequested {
+            trial,
+            generation,
+            step: Step(step),
+            cause
+        }),
+        (group(), outcome()).prop_map(|((trial, generation), outcome)| Report::AttemptEnded {
+            trial,
+            generation,
+            outcome
+        }),
+        (trial_id(), vec(line, 0..3)).prop_map(|(trial, lines)| Report::Logs { trial, lines }),
+        Just(Report::Goodbye),
+        (trial_id(), [storable(), storable()]).prop_map(|(trial, [train_samples, total_steps])| Report::DataOpened {
+            trial,
+            train_samples,
+            total_steps
+        }),
+    ]
+}
+
+fn spec() -> JobSpec {
+    let text = "version: 1\nname: a\nworkers: 2\n\
+        data: {format: image_folder, path: i, holdout: 0.3}\n\
+        model: {type: vit, image: [8, 8], channels: 1, patch: 2, dim: 32, depth: 1, heads: 4, classes: 10, dropout: 0.1}\n\
+        train: {steps: 7, global_batch: 64, clip_norm: 1.0}\n\
+        schedule: {lr: 0.0003, warmup_steps: 2}\n\
+        early_stopping: {patience: 3, min_delta: 0.1, max_seconds: 9}\n";
+    domain::spec::file::read(text, "a.yaml", Path::new("/data")).unwrap()
+}
+
+fn assignment() -> impl Strategy<Value = Assignment> {
+    let start = prop_oneof![
+        Just(StartFrom::Scratch),
+        any::<u64>().prop_map(|step| StartFrom::Checkpoint {
+            step: Step(step),
+            manifest: "a/m.json".to_owned(),
+            blake3: "cc".to_owned()
+        }),
+    ];
+    let state = prop_oneof![Just(StateInMemory::Keep), Just(StateInMemory::Discard)];
+    let members = vec(worker(), 1..4);
+    (trial_id(), generation(), members, start, position(), vec(any::<u64>().prop_map(Step), 0..3), state).prop_map(
+        |(trial, generation, members, start, recorded, skip_updates, state)| Assignment {
+            trial,
+            generation,
+            rank: Rank(members.len() as u32 - 1),
+            members,
+            spec: spec(),
+            start,
+            recorded,
+            skip_updates,
+            state,
+        },
+    )
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        (any::<u64>(), ".{0,9}").prop_map(|(lease_ms, checkpoint_url)| Command::Welcome { lease_ms, checkpoint_url }),
+        assignment().prop_map(|a| Command::Assign(Box::new(a))),
+        (trial_id(), generation()).prop_map(|(trial, generation)| Command::Stop { trial, generation }),
+        (trial_id(), generation()).prop_map(|(trial, generation)| Command::Release { trial, generation }),
+        any::<u64>().prop_map(|sequence| Command::Acknowledge { sequence }),
+        Just(Command::Shutdown),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn reports_survive_the_wire(report in report(), sequence: u64) {
+        let bytes = report_to_wire(sequence, report.clone()).encode_to_vec();
+        let wire = v1::Report::decode(bytes.as_slice()).unwrap();
+        prop_assert_eq!(wire.sequence, sequence);
+        prop_assert_eq!(report_from_wire(wire).unwrap(), report);
+    }
+
+    #[test]
+    fn commands_survive_the_wire(command in command()) {
+        let bytes = command_to_wire(command.clone()).encode_to_vec();
+        let wire = v1::Command::decode(bytes.as_slice()).unwrap();
+        prop_assert_eq!(command_from_wire(wire).unwrap(), command);
+    }
+
+    #[test]
+    fn records_survive_the_wire(record in record()) {
+        let bytes = record_to_wire(record.clone()).encode_to_vec();
+        prop_assert_eq!(record_from_wire(v1::Record::decode(bytes.as_slice()).unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn no_bytes_make_conversion_panic(bytes in vec(any::<u8>(), 0..200)) {
+        let _ = v1::Report::decode(bytes.as_slice()).map(report_from_wire);
+        let _ = v1::Command::decode(bytes.as_slice()).map(command_from_wire);
+    }
+}
+
+/// All but the sign of a zero: protobuf leaves out what equals 0.
+#[test]
+fn figures_keep_every_bit() {
+    for value in [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 5e-324] {
+        let record = EvalRecord { step: Step(1), generation: Generation(1), loss: value, accuracy: value, samples: 1 };
+        let bytes = record_to_wire(Record::Eval(record)).encode_to_vec();
+        let back = record_from_wire(v1::Record::decode(bytes.as_slice()).unwrap()).unwrap();
+        let Record::Eval(back) = back else { panic!("a step came back") };
+        assert_eq!((back.loss.to_bits(), back.accuracy.to_bits()), (value.to_bits(), value.to_bits()));
+    }
+}
+
+#[test]
+fn what_does_not_hold_together_is_refused_by_name() {
+    use v1::report::Body;
+    let step = |step| v1::StepPoint { step, ..Default::default() };
+    let records = |point| {
+        let body = v1::record::Body::Step(v1::StepRecord { point, reads: Vec::new() });
+        let records = vec![v1::Record { body: Some(body) }];
+        Some(Body::Records(v1::Records { trial: "a/0".to_owned(), generation: 1, records }))
+    };
+    let cases = [
+        (None, "Report.body is missing"),
+        (Some(Body::Hello(v1::Hello::default())), "Hello.worker is missing"),
+        (Some(Body::Broken(v1::Broken::default())), "Broken.trial is not valid: trial id \"\""),
+        (
+            Some(Body::Formed(v1::Formed { trial: "../x/0".to_owned(), generation: 1, position: None })),
+            "Formed.trial is not valid",
+        ),
+        (
+            Some(Body::Formed(v1::Formed { trial: "a/0".to_owned(), generation: 1, position: None })),
+            "Formed.position is missing",
+        ),
+        (
+            Some(Body::AttemptEnded(v1::AttemptEnded { trial: "a/0".to_owned(), outcome: 77, ..Default::default() })),
+            "AttemptEnded.outcome is missing",
+        ),
+        (records(None), "StepRecord.point is missing"),
+        (records(Some(step(0))), "StepPoint.step is not valid: 0 must be 1 to"),
+        (records(Some(step(u64::MAX))), "StepPoint.step is not valid"),
+    ];
+    for (body, expected) in cases {
+        let error = report_from_wire(v1::Report { sequence: 1, body }).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{expected:?} is not in {error:?}");
+    }
+}
+
+#[test]
+fn a_specification_that_is_not_json_is_refused() {
+    assert_eq!(spec_from_json(&spec_to_json(&spec())).unwrap(), spec());
+    for bad in ["", "{}", "null", &spec_to_json(&spec()).replace("\"a\"", "\"../x\"")] {
+        assert!(spec_from_json(bad).is_err(), "{bad:?} was accepted");
+    }
+}
+
+#[test]
+fn a_rank_outside_its_group_is_refused() {
+    let mut assign = assignment_to_wire(&Assignment {
+        trial: "a/0".parse().unwrap(),
+        generation: Generation(1),
+        rank: Rank(0),
+        members: Vec::new(),
+        spec: spec(),
+        start: StartFrom::Scratch,
+        recorded: Position::default(),
+        skip_updates: Vec::new(),
+        state: StateInMemory::Keep,
+    });
+    assign.rank = 3;
+    let command = v1::Command { body: Some(v1::command::Body::Assign(assign)) };
+    let error = command_from_wire(command).unwrap_err().to_string();
+    assert_eq!(error, "Assign.rank is not valid: rank (3) must be < members (0)");
+}
