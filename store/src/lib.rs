@@ -1,0 +1,26 @@
+//! What must outlive a process: the journal, records and log lines of all runs ([`Store`]), and the checkpoints
+//! ([`CheckpointStore`]).
+//!
+//! [`Store`] is one SQLite file in the coordinator's state folder; start there. What a call wrote is
+//! durable when the call returns. [`CheckpointStore`] is a folder of content-hashed blobs, written by the workers, and
+//! of manifests, written last and by the coordinator alone; a checkpoint without a manifest does not exist.
+
+mod checkpoint;
+mod error;
+mod facts;
+mod journal;
+mod lock;
+mod log;
+mod reads;
+mod records;
+mod schema;
+mod store;
+mod writer;
+
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore, CommittedManifest, MANIFEST_VERSION, Manifest};
+pub use error::StoreError;
+pub use facts::DataFacts;
+pub use journal::JournalEntry;
+pub use log::{LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogLine, NewLogLine};
+pub use records::{LEDGER_PAGE_BYTES_MAX, LedgerCursor, LedgerStep, PAGE_MAX};
+pub use store::Store;

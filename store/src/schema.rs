@@ -1,0 +1,101 @@
+//! The tables, and how a file comes to have them.
+//!
+//! Floating-point numbers are stored as the 64 bits of the number in an INTEGER, because SQLite turns NaN into NULL.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::StoreError;
+
+/// The newest schema version, kept in SQLite's `user_version`.
+const VERSION: i64 = 1;
+
+/// How much of the write-ahead log stays on disk after it was copied into the database.
+const WAL_BYTES_KEPT: i64 = 16 << 20;
+
+const TABLES: &str = "
+CREATE TABLE journal (
+    sequence INTEGER PRIMARY KEY,            -- from 1, without gaps
+    at_ms    INTEGER NOT NULL,               -- Unix time
+    event    TEXT NOT NULL                   -- JSON
+) STRICT;
+
+-- Steps (kind 0) and evaluations (kind 1). A generation makes each position once. At most one record of a position is
+-- live, that is, not rolled back.
+CREATE TABLE records (
+    run                  TEXT NOT NULL,
+    step                 INTEGER NOT NULL,
+    kind                 INTEGER NOT NULL,
+    generation           INTEGER NOT NULL,
+    rolled_back          INTEGER NOT NULL,   -- 0 or 1
+    loss                 INTEGER NOT NULL,   -- bits of an f64
+    grad_norm            INTEGER,            -- bits of an f64; steps
+    lr                   INTEGER,            -- bits of an f64; steps
+    skipped              INTEGER,            -- 0 or 1; steps
+    micros               INTEGER,            -- steps
+    micros_outside_model INTEGER,            -- steps
+    accuracy             INTEGER,            -- bits of an f64; evaluations
+    samples              INTEGER,            -- evaluations
+    reads                BLOB,               -- steps; last, so that reading the rest does not touch its pages
+    PRIMARY KEY (run, step, kind, generation)
+) STRICT;
+CREATE UNIQUE INDEX live_records ON records (run, step, kind) WHERE rolled_back = 0;
+
+-- From which steps runs went back: records after `step` of generations before `generation` do not count.
+CREATE TABLE roll_backs (
+    run        TEXT NOT NULL,
+    step       INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    PRIMARY KEY (run, step, generation)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE log (
+    run      TEXT NOT NULL,
+    sequence INTEGER NOT NULL,               -- per run, from 1
+    at_ms    INTEGER NOT NULL,               -- Unix time
+    source   TEXT NOT NULL,
+    level    TEXT NOT NULL,
+    text     TEXT NOT NULL,
+    PRIMARY KEY (run, sequence)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE data_facts (
+    run           TEXT PRIMARY KEY,
+    train_samples INTEGER NOT NULL,
+    total_steps   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+PRAGMA user_version = 1;
+";
+
+/// Opens the database for writing and brings it to the newest schema.
+pub(crate) fn open_for_writing(file: &Path) -> Result<Connection, StoreError> {
+    let mut connection = Connection::open(file)?;
+    // The version is looked at first: a file that is not ours is left as it is.
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > VERSION {
+        return Err(StoreError::NewerSchema { file: file.to_owned(), found: version, known: VERSION });
+    }
+    if version == 0 {
+        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables > 0 {
+            return Err(StoreError::Foreign { file: file.to_owned() });
+        }
+    }
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
+    if version == 0 {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(TABLES)?;
+        transaction.commit()?;
+    }
+    Ok(connection)
+}
+
+/// Opens a database that [`open_for_writing`] has opened before, for reading beside it.
+pub(crate) fn open_for_reading(file: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Ok(Connection::open_with_flags(file, flags)?)
+}

@@ -1,0 +1,176 @@
+//! Records: the live lineage and the ledger, against a model.
+
+use std::collections::BTreeMap;
+
+use domain::ids::{Generation, RunName, Step};
+use domain::record::{Position, Record};
+use proptest::prelude::*;
+use store::{LedgerCursor, LedgerStep, PAGE_MAX, Store};
+
+use crate::fixtures::{eval_record, run, step_record, without_reads};
+
+/// What the store should hold: every record by position and generation, with whether it is live, and all roll-backs.
+#[derive(Default)]
+struct Model {
+    records: BTreeMap<(Position, Generation), (Record, bool)>,
+    roll_backs: Vec<(Step, Generation)>,
+}
+
+impl Model {
+    fn insert(&mut self, record: &Record) {
+        let (position, generation) = (record.position(), generation(record));
+        let covered = self.roll_backs.iter().any(|(step, by)| position.step > *step && generation < *by);
+        let occupied = self.records.iter().any(|((there, _), (_, live))| *live && *there == position);
+        if covered || !occupied {
+            self.records.entry((position, generation)).or_insert_with(|| (record.clone(), !covered));
+        }
+    }
+
+    fn roll_back(&mut self, step: Step, by: Generation) {
+        self.roll_backs.push((step, by));
+        for ((position, generation), (_, live)) in &mut self.records {
+            *live &= position.step <= step || *generation >= by;
+        }
+    }
+
+    fn live(&self) -> Vec<Record> {
+        self.records.values().filter(|(_, live)| *live).map(|(record, _)| without_reads(record)).collect()
+    }
+
+    fn ledger(&self) -> Vec<LedgerStep> {
+        let line = |(record, live): &(Record, bool)| match record {
+            Record::Step(r) => {
+                Some(LedgerStep { step: r.step, generation: r.generation, rolled_back: !live, reads: r.reads.clone() })
+            }
+            Record::Eval(_) => None,
+        };
+        self.records.values().filter_map(line).collect()
+    }
+}
+
+fn generation(record: &Record) -> Generation {
+    match record {
+        Record::Step(r) => r.generation,
+        Record::Eval(r) => r.generation,
+    }
+}
+
+/// The whole lineage, read in pages.
+async fn read_records(store: &Store, run: &RunName, limit: usize) -> Vec<Record> {
+    let mut records: Vec<Record> = Vec::new();
+    loop {
+        let after = records.last().map_or(Step(0), |record| record.position().step);
+        let page = store.read_records(run, after, limit).await.unwrap();
+        if page.is_empty() {
+            return records;
+        }
+        assert!(page.len() <= limit + 1, "{} records for a limit of {limit}", page.len());
+        records.extend(page);
+    }
+}
+
+/// The whole ledger, read in pages.
+async fn read_ledger(store: &Store, run: &RunName, limit: usize) -> Vec<LedgerStep> {
+    let (mut steps, mut cursor) = (Vec::new(), Some(LedgerCursor::default()));
+    while let Some(after) = cursor {
+        let (page, next) = store.read_ledger(run, after, limit).await.unwrap();
+        assert!(page.len() <= limit && (next.is_none() || !page.is_empty()));
+        steps.extend(page);
+        cursor = next;
+    }
+    steps
+}
+
+#[derive(Clone, Debug)]
+enum Move {
+    Insert(Vec<(bool, u64, u64)>),
+    RollBack(u64, u64),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let record = (any::<bool>(), 1..9_u64, 1..5_u64);
+    let insert = prop::collection::vec(record, 1..8).prop_map(Move::Insert);
+    let roll_back = (0..9_u64, 1..6_u64).prop_map(|(step, generation)| Move::RollBack(step, generation));
+    prop::collection::vec(prop_oneof![3 => insert, 1 => roll_back], 1..10)
+}
+
+#[test]
+fn the_store_agrees_with_the_model() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(folder.path()).unwrap();
+    let case = std::cell::Cell::new(0);
+    proptest!(ProptestConfig::with_cases(48), |(moves in moves(), limit in 1..5_usize)| {
+        // One store for all cases, a run for each: opening is what takes time.
+        case.set(case.get() + 1);
+        let run = run(&format!("run-{}", case.get()));
+        let mut model = Model::default();
+        for one in &moves {
+            match one {
+                Move::Insert(records) => {
+                    let records: Vec<Record> = records
+                        .iter()
+                        .map(|&(eval, step, generation)| match eval {
+                            true => eval_record(step, generation, step as f64),
+                            false => step_record(step, generation, step as f64),
+                        })
+                        .collect();
+                    records.iter().for_each(|record| model.insert(record));
+                    runtime.block_on(store.insert_records(&run, records)).unwrap();
+                }
+                Move::RollBack(step, generation) => {
+                    // Twice, for it may be repeated after a restart.
+                    for _ in 0..2 {
+                        model.roll_back(Step(*step), Generation(*generation));
+                        runtime.block_on(store.roll_back(&run, Step(*step), Generation(*generation))).unwrap();
+                    }
+                }
+            }
+            let newest = model.live().last().map(Record::position).unwrap_or_default();
+            prop_assert_eq!(runtime.block_on(store.newest_position(&run)).unwrap(), newest);
+            prop_assert_eq!(runtime.block_on(read_records(&store, &run, limit)), model.live());
+            prop_assert_eq!(runtime.block_on(read_ledger(&store, &run, limit)), model.ledger());
+        }
+    });
+}
+
+#[tokio::test]
+async fn floats_keep_their_bits_and_a_batch_is_stored_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(folder.path()).unwrap();
+    let run = run("bits");
+    let odd = [f64::from_bits(0xfff8_0000_dead_beef), f64::INFINITY, -0.0, f64::MIN_POSITIVE / 2.0];
+    let records = (1..).zip(odd).map(|(step, loss)| step_record(step, 1, loss)).collect();
+    store.insert_records(&run, records).await.unwrap();
+    drop(store);
+    let (store, _) = Store::open(folder.path()).unwrap();
+    let losses = |records: Vec<Record>| -> Vec<u64> {
+        let bits = |record| match record {
+            Record::Step(r) => r.loss.to_bits(),
+            Record::Eval(r) => r.loss.to_bits(),
+        };
+        records.into_iter().map(bits).collect()
+    };
+    assert_eq!(losses(store.read_records(&run, Step(0), 10).await.unwrap()), odd.map(f64::to_bits));
+
+    let half_bad = vec![step_record(5, 1, 0.0), eval_record(u64::MAX, 1, 0.0)];
+    let error = store.insert_records(&run, half_bad).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("step {} must be <= {}", u64::MAX, i64::MAX));
+    assert_eq!(store.newest_position(&run).await.unwrap(), Position { step: Step(4), evaluated: false });
+}
+
+#[tokio::test]
+async fn pages_are_bounded_whatever_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(folder.path()).unwrap();
+    let run = run("long");
+    let last = PAGE_MAX as u64 + 2;
+    let records = (1..=last).map(|step| step_record(step, 1, 0.0)).collect();
+    store.insert_records(&run, records).await.unwrap();
+    assert_eq!(store.read_records(&run, Step(0), usize::MAX).await.unwrap().len(), PAGE_MAX);
+    assert_eq!(store.read_records(&run, Step(0), 0).await.unwrap().len(), 1);
+    let (page, cursor) = store.read_ledger(&run, LedgerCursor::default(), usize::MAX).await.unwrap();
+    assert_eq!(page.len(), PAGE_MAX);
+    let (page, cursor) = store.read_ledger(&run, cursor.unwrap(), 2).await.unwrap();
+    assert_eq!((page.len(), cursor), (2, None));
+}
