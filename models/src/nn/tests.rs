@@ -1,0 +1,317 @@
+//! Every operator against a plain implementation in double precision: its values, and its gradient against central
+//! differences of that implementation.
+
+use candle_core::{Device, Result, Tensor};
+use domain::random::{Purpose, Stream};
+
+use super::*;
+
+/// An input: its shape and values.
+type Input = (Vec<usize>, Vec<f32>);
+
+/// Rounding errors of sums of up to 100 terms of size 1 in single precision: 100 * 2^-24.
+const TOLERANCE: f64 = 6e-6;
+
+/// Step of the central differences; in double precision their own error is then below 1e-9.
+const STEP: f64 = 1e-5;
+
+fn random(seed: u64, shape: &[usize]) -> Input {
+    let mut stream = Stream::new(seed, Purpose::Initialisation, &[]);
+    (shape.to_vec(), (0..shape.iter().product()).map(|_| stream.normal_f64() as f32).collect())
+}
+
+fn inputs(shapes: &[&[usize]]) -> Vec<Input> {
+    shapes.iter().enumerate().map(|(i, shape)| random(i as u64, shape)).collect()
+}
+
+/// An operator under test.
+trait Op: Fn(&Tape, &[Tensor]) -> Result<Tensor> {}
+impl<F: Fn(&Tape, &[Tensor]) -> Result<Tensor>> Op for F {}
+
+/// Values and gradients of `sum(coefficients * op(inputs))`, with coefficients that depend on the place alone.
+fn run(op: &impl Op, inputs: &[Tensor]) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let tape = Tape::on();
+    let y = op(&tape, inputs).unwrap();
+    let coefficients = Tensor::from_vec(random(99, y.dims()).1, y.dims(), &Device::Cpu).unwrap();
+    let gradients = tape.backward(&y, coefficients).unwrap();
+    let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1().unwrap();
+    (flat(&y), inputs.iter().map(|x| flat(gradients.get(x).expect("the graph is not cut"))).collect())
+}
+
+fn run_contiguous(given: &[Input], op: &impl Op) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let tensor = |(shape, values): &Input| Tensor::from_slice(values, shape.as_slice(), &Device::Cpu).unwrap();
+    run(op, &given.iter().map(tensor).collect::<Vec<_>>())
+}
+
+/// The same with every input as every second value of a tensor twice as long.
+fn run_strided(given: &[Input], op: &impl Op) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let tensor = |(shape, values): &Input| {
+        let doubled: Vec<f32> = values.iter().flat_map(|v| [f32::NAN, *v]).collect();
+        let doubled_shape: Vec<usize> = shape.iter().copied().chain([2]).collect();
+        let last = shape.len();
+        let tensor = Tensor::from_vec(doubled, doubled_shape, &Device::Cpu).unwrap();
+        let view = tensor.narrow(last, 1, 1).unwrap().squeeze(last).unwrap();
+        assert!(!view.is_contiguous());
+        view
+    };
+    run(op, &given.iter().map(tensor).collect::<Vec<_>>())
+}
+
+fn check(name: &str, given: &[Input], op: impl Op, reference: impl Fn(&[Vec<f64>]) -> Vec<f64>) {
+    let (y, gradients) = run_contiguous(given, &op);
+    let exact: Vec<Vec<f64>> = given.iter().map(|(_, v)| v.iter().map(|x| f64::from(*x)).collect()).collect();
+    let expected = reference(&exact);
+    close(&format!("{name}: values"), &y, &expected);
+
+    let coefficients: Vec<f64> = random(99, &[y.len()]).1.iter().map(|c| f64::from(*c)).collect();
+    let loss = |inputs: &[Vec<f64>]| reference(inputs).iter().zip(&coefficients).map(|(y, c)| y * c).sum::<f64>();
+    for (i, gradient) in gradients.iter().enumerate() {
+        let difference = |j: usize| {
+            let at = |delta: f64| {
+                let mut moved = exact.clone();
+                moved[i][j] += delta;
+                loss(&moved)
+            };
+            (at(STEP) - at(-STEP)) / (2.0 * STEP)
+        };
+        let differences: Vec<f64> = (0..exact[i].len()).map(difference).collect();
+        close(&format!("{name}: gradient of input {i}"), gradient, &differences);
+    }
+    assert_eq!(run_strided(given, &op), (y, gradients), "{name}: strides must not matter");
+}
+
+fn close(what: &str, found: &[f32], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{what}: length");
+    let size = expected.iter().fold(1.0f64, |m, e| m.max(e.abs()));
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = (f64::from(*found) - expected).abs();
+        assert!(error <= TOLERANCE * size, "{what}: element {i} is {found}, expected {expected}");
+    }
+}
+
+fn linear_f64(t: &[Vec<f64>], width: usize) -> Vec<f64> {
+    let row = |x: &[f64]| {
+        let unit = |(w, b): (&[f64], &f64)| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>() + b;
+        t[1].chunks(width).zip(&t[2]).map(unit).collect::<Vec<_>>()
+    };
+    t[0].chunks(width).flat_map(row).collect()
+}
+
+fn softmax_f64(row: &[f64]) -> Vec<f64> {
+    let total: f64 = row.iter().map(|v| v.exp()).sum();
+    row.iter().map(|v| v.exp() / total).collect()
+}
+
+fn attention_f64(t: &[Vec<f64>], [samples, tokens, dim, heads]: [usize; 4]) -> Vec<f64> {
+    let head_dim = dim / heads;
+    let mut out = vec![0.0; t[0].len()];
+    for (sample, head) in (0..samples).flat_map(|s| (0..heads).map(move |h| (s, h))) {
+        let at = |token: usize, column: usize| (sample * tokens + token) * dim + head * head_dim + column;
+        for i in 0..tokens {
+            let score = |j| (0..head_dim).map(|c| t[0][at(i, c)] * t[1][at(j, c)]).sum::<f64>();
+            let scores: Vec<f64> = (0..tokens).map(|j| score(j) / (head_dim as f64).sqrt()).collect();
+            for (j, p) in softmax_f64(&scores).into_iter().enumerate() {
+                (0..head_dim).for_each(|c| out[at(i, c)] += p * t[2][at(j, c)]);
+            }
+        }
+    }
+    out
+}
+
+fn layer_norm_f64(t: &[Vec<f64>], width: usize, eps: f64) -> Vec<f64> {
+    let row = |x: &[f64]| {
+        let mean = x.iter().sum::<f64>() / width as f64;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+        let unit = |((x, gain), bias): ((&f64, &f64), &f64)| (x - mean) / (variance + eps).sqrt() * gain + bias;
+        x.iter().zip(&t[1]).zip(&t[2]).map(unit).collect::<Vec<_>>()
+    };
+    t[0].chunks(width).flat_map(row).collect()
+}
+
+/// The normal distribution function by Simpson's rule, good to 1e-12.
+fn normal_cdf_f64(x: f64) -> f64 {
+    const PIECES: i32 = 400;
+    let density = |x: f64| (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
+    let width = x / f64::from(2 * PIECES);
+    let term = |i: i32| {
+        let weight = if i == 0 || i == 2 * PIECES { 1.0 } else { f64::from(2 + 2 * (i % 2)) };
+        weight * density(f64::from(i) * width)
+    };
+    0.5 + (0..=2 * PIECES).map(term).sum::<f64>() * width / 3.0
+}
+
+fn embed_f64(x: &[f64], class_token: &[f64], positions: &[f64], width: usize) -> Vec<f64> {
+    let sample = |x: &[f64]| {
+        let tokens = class_token.iter().chain(x);
+        tokens.zip(positions).map(|(x, p)| x + p).collect::<Vec<_>>()
+    };
+    x.chunks(width).flat_map(sample).collect()
+}
+
+fn cross_entropy_f64(logits: &[f64], labels: &[u32], smoothing: f64, scale: f64) -> f64 {
+    let classes = logits.len() / labels.len();
+    let sample = |(row, label): (&[f64], &u32)| {
+        let p = softmax_f64(row);
+        let target = |class| smoothing / classes as f64 + if class == *label as usize { 1.0 - smoothing } else { 0.0 };
+        -p.iter().enumerate().map(|(class, p)| target(class) * p.ln()).sum::<f64>()
+    };
+    logits.chunks(classes).zip(labels).map(sample).sum::<f64>() * scale
+}
+
+#[test]
+fn linear_is_exact() {
+    let given = inputs(&[&[2, 3, 5], &[4, 5], &[4]]);
+    check("linear", &given, |tape, t| linear(tape, &t[0], &t[1], &t[2]), |t| linear_f64(t, 5));
+    // A convolution kernel counts as a matrix.
+    let given = inputs(&[&[7, 12], &[3, 3, 2, 2], &[3]]);
+    check("linear of a kernel", &given, |tape, t| linear(tape, &t[0], &t[1], &t[2]), |t| linear_f64(t, 12));
+}
+
+#[test]
+fn attention_is_exact() {
+    let given = inputs(&[&[2, 5, 6], &[2, 5, 6], &[2, 5, 6]]);
+    for heads in [1, 2, 6] {
+        let name = format!("attention with {heads} heads");
+        check(
+            &name,
+            &given,
+            |tape, t| attention(tape, &t[0], &t[1], &t[2], heads),
+            |t| attention_f64(t, [2, 5, 6, heads]),
+        );
+    }
+    let mismatch = inputs(&[&[2, 5, 6]]).remove(0);
+    let tensor = Tensor::from_vec(mismatch.1, mismatch.0, &Device::Cpu).unwrap();
+    assert!(attention(&Tape::off(), &tensor, &tensor, &tensor, 4).is_err());
+}
+
+#[test]
+fn layer_norm_is_exact() {
+    for (shape, eps) in [([2usize, 3, 5], 1e-6f32), ([1, 2, 17], 0.1)] {
+        let width = shape[2];
+        let given = inputs(&[&shape, &[width], &[width]]);
+        let reference = |t: &[Vec<f64>]| layer_norm_f64(t, width, f64::from(eps));
+        check("layer norm", &given, |tape, t| layer_norm(tape, &t[0], &t[1], &t[2], eps), reference);
+    }
+}
+
+#[test]
+fn gelu_is_exact() {
+    let mut given = inputs(&[&[6, 7]]);
+    given[0].1[..6].copy_from_slice(&[0.0, -0.0, 5.0, -5.0, 12.0, -12.0]);
+    let reference = |t: &[Vec<f64>]| t[0].iter().map(|x| x * normal_cdf_f64(*x)).collect();
+    check("gelu", &given, |tape, t| gelu(tape, &t[0]), reference);
+}
+
+#[test]
+fn embedding_and_pooling_are_exact() {
+    let given = inputs(&[&[3, 4, 5], &[1, 1, 5], &[1, 5, 5]]);
+    let reference = |t: &[Vec<f64>]| embed_f64(&t[0], &t[1], &t[2], 20);
+    check("embed with class token", &given, |tape, t| embed(tape, &t[0], Some(&t[1]), &t[2]), reference);
+    let given = inputs(&[&[3, 4, 5], &[1, 4, 5]]);
+    check("embed", &given, |tape, t| embed(tape, &t[0], None, &t[1]), |t| embed_f64(&t[0], &[], &t[1], 20));
+
+    let given = inputs(&[&[3, 4, 5]]);
+    let first = |t: &[Vec<f64>]| t[0].chunks(20).flat_map(|sample| sample[..5].to_vec()).collect();
+    check("first token", &given, |tape, t| first_token(tape, &t[0]), first);
+    let column = |sample: &[f64], c: usize| sample.iter().skip(c).step_by(5).sum::<f64>() / 4.0;
+    let mean =
+        |t: &[Vec<f64>]| t[0].chunks(20).flat_map(|s| (0..5).map(|c| column(s, c)).collect::<Vec<_>>()).collect();
+    check("mean of tokens", &given, |tape, t| mean_of_tokens(tape, &t[0]), mean);
+}
+
+#[test]
+fn addition_is_exact() {
+    let given = inputs(&[&[3, 4], &[3, 4]]);
+    let reference = |t: &[Vec<f64>]| t[0].iter().zip(&t[1]).map(|(a, b)| 2.0 * a + b).collect();
+    check("addition", &given, |tape, t| add(tape, &add(tape, &t[0], &t[1])?, &t[0]), reference);
+}
+
+#[test]
+fn cross_entropy_is_exact() {
+    let (_, values) = random(0, &[4, 5]);
+    let logits = Tensor::from_vec(values.clone(), (4, 5), &Device::Cpu).unwrap();
+    let exact: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
+    let labels = [3, 0, 4, 1];
+    for (smoothing, scale) in [(0.0f32, 1.0f32), (0.1, 0.25)] {
+        let reference = |logits: &[f64]| cross_entropy_f64(logits, &labels, f64::from(smoothing), f64::from(scale));
+        let (loss, gradient) = cross_entropy(&logits, CrossEntropy { labels: &labels, smoothing, scale }).unwrap();
+        assert!((loss - reference(&exact)).abs() < TOLERANCE);
+        let difference = |i: usize| {
+            let at = |delta: f64| {
+                let mut moved = exact.clone();
+                moved[i] += delta;
+                reference(&moved)
+            };
+            (at(STEP) - at(-STEP)) / (2.0 * STEP)
+        };
+        let differences: Vec<f64> = (0..exact.len()).map(difference).collect();
+        close("cross-entropy", &gradient.flatten_all().unwrap().to_vec1().unwrap(), &differences);
+    }
+    let (loss, _) = score(&logits, &labels).unwrap();
+    assert!((loss - cross_entropy_f64(&exact, &labels, 0.0, 1.0)).abs() < TOLERANCE);
+}
+
+#[test]
+fn large_logits_have_a_finite_loss_and_ties_go_to_the_first() {
+    let logits = Tensor::new(&[[1e4f32, -1e4, 0.0], [2.0, 2.0, 1.0]], &Device::Cpu).unwrap();
+    let target = CrossEntropy { labels: &[1, 1], smoothing: 0.0, scale: 1.0 };
+    let (loss, gradient) = cross_entropy(&logits, target).unwrap();
+    assert!((loss - 2e4).abs() < 2.0, "{loss}");
+    assert_eq!(gradient.to_vec2::<f32>().unwrap()[0], [1.0, -1.0, 0.0]);
+    assert_eq!(score(&logits, &[0, 0]).unwrap().1, 2);
+    assert_eq!(score(&logits, &[0, 1]).unwrap().1, 1);
+}
+
+#[test]
+fn patches_are_those_of_a_strided_convolution() {
+    let [samples, channels, height, width, patch] = [2, 3, 4, 6, 2];
+    let at = |s: usize, c: usize, y: usize, x: usize| (((s * channels + c) * height + y) * width + x) as f32;
+    let pixels = (0..samples * channels * height * width).map(|i| i as f32).collect::<Vec<_>>();
+    let found = patches(&pixels, [samples, channels, height, width], patch).unwrap();
+    assert_eq!(found.dims(), [2, 6, 12]);
+    let found: Vec<Vec<Vec<f32>>> = found.to_vec3().unwrap();
+    for (s, p, i) in (0..2).flat_map(|s| (0..6).flat_map(move |p| (0..12).map(move |i| (s, p, i)))) {
+        let (row, column) = (p / 3, p % 3);
+        let (c, y, x) = (i / 4, i / 2 % 2, i % 2);
+        assert_eq!(found[s][p][i], at(s, c, row * patch + y, column * patch + x));
+    }
+}
+
+#[test]
+fn a_photograph_becomes_196_tokens_of_768() {
+    let pixels = vec![0.5; 3 * 224 * 224];
+    let patches = patches(&pixels, [1, 3, 224, 224], 16).unwrap();
+    assert_eq!(patches.dims(), [1, 14 * 14, 3 * 16 * 16]);
+    let [weight, bias] = [vec![768, 3, 16, 16], vec![768]]
+        .map(|shape| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap());
+    assert_eq!(linear_of_data(&Tape::off(), &patches, &weight, &bias).unwrap().dims(), [1, 14 * 14, 768]);
+}
+
+/// An operator on large inputs, together with its gradients.
+type Case = (Vec<Input>, Box<dyn Fn(&Tape, &[Tensor]) -> Result<Tensor> + Send + Sync>);
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let cases: Vec<Case> = vec![
+        (inputs(&[&[5, 150, 70], &[90, 70], &[90]]), Box::new(|tape, t| linear(tape, &t[0], &t[1], &t[2]))),
+        (
+            inputs(&[&[6, 50, 64], &[6, 50, 64], &[6, 50, 64]]),
+            Box::new(|tape, t| attention(tape, &t[0], &t[1], &t[2], 4)),
+        ),
+        (inputs(&[&[300, 70], &[70], &[70]]), Box::new(|tape, t| layer_norm(tape, &t[0], &t[1], &t[2], 1e-6))),
+        (inputs(&[&[300, 70]]), Box::new(|tape, t| gelu(tape, &t[0]))),
+        (
+            inputs(&[&[100, 9, 30], &[1, 1, 30], &[1, 10, 30]]),
+            Box::new(|tape, t| embed(tape, &t[0], Some(&t[1]), &t[2])),
+        ),
+        (inputs(&[&[400, 9, 30]]), Box::new(|tape, t| mean_of_tokens(tape, &t[0]))),
+    ];
+    for (i, (given, op)) in cases.iter().enumerate() {
+        let alone = run_contiguous(given, op);
+        for threads in [1, 2, 4] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let together = pool.install(|| run_contiguous(given, op));
+            assert!(together == alone, "operator {i} with {threads} threads");
+        }
+    }
+}
