@@ -5,7 +5,7 @@
 pub mod convert;
 
 /// Generated from `proto/phalanx/v1/*.proto`; the documentation of each item is the comment there.
-#[expect(clippy::all, reason = "generated code")]
+#[expect(clippy::all, clippy::allow_attributes, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("phalanx.v1");
 }

@@ -1,6 +1,6 @@
 //! The engine: facts in, effects out. See [`Engine`].
 //!
-//! Split by what happened: [`on_worker`](self) (joined, lost, restarted), `on_trial` (a user's or a group's word about a
+//! Split by what happened: `on_worker` (joined, lost, restarted), `on_trial` (a user's or a group's word about a
 //! run), `on_checkpoint` (parts, manifests, retention), `liveness` (deadlines), `place` (who works for whom), `picture`
 //! (the view).
 //!

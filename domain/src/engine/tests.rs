@@ -37,6 +37,12 @@ impl Table {
         self.check(Event::DeadlinePassed { deadline }, effects);
     }
 
+    fn stay_alive(&mut self, workers: &[u64]) {
+        for id in workers {
+            self.check(Event::Alive { worker: WorkerId(*id) }, &[]);
+        }
+    }
+
     fn run(&self) -> RunView {
         self.engine.view().runs.remove(0)
     }
@@ -317,13 +323,13 @@ fn a_break_without_a_loss_is_tried_again_a_few_times() {
         let deadline = Deadline::Form { trial: trial(), generation: Generation(generation) };
         let next = generation + 1;
         let assigns = [1, 2].map(|w| format!("assign {w} generation {next} [1, 2] from scratch Keep"));
-        [1, 2].map(|id| table.tell(Event::Alive { worker: WorkerId(id) }));
+        table.stay_alive(&[1, 2]);
         table.now = table.engine.next_deadline().unwrap().0;
         let passed = Event::DeadlinePassed { deadline };
-        [1, 2].map(|id| table.tell(Event::Alive { worker: WorkerId(id) }));
+        table.stay_alive(&[1, 2]);
         while table.tell(passed.clone()) != assigns {
             // The wait has doubled past the lease: the workers stay alive meanwhile.
-            [1, 2].map(|id| table.tell(Event::Alive { worker: WorkerId(id) }));
+            table.stay_alive(&[1, 2]);
             table.now = table.now.after_ms(SECOND);
         }
         table.check(broken(next, 1), &[]);

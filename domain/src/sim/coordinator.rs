@@ -108,6 +108,10 @@ impl World<'_> {
         }
         if let Deadline::Lease { worker } = &deadline {
             self.connected.remove(worker);
+            // The driver ends the stream; a frozen worker sees it when it thaws.
+            if self.workers.get(worker).is_some_and(|w| !w.frozen) {
+                self.break_link(*worker, false);
+            }
         }
         self.tell(Event::DeadlinePassed { deadline: deadline.clone() });
         let next = self.engine.as_ref().and_then(Engine::next_deadline);
@@ -209,7 +213,19 @@ impl World<'_> {
         for run in runs {
             let position = self.store.newest_position(&run.name);
             let trial = TrialId { run: run.name, number: 0 };
+            self.tell_measured_again(&trial);
             self.tell(Event::Advanced { trial, generation: run.generation, position });
+        }
+    }
+    /// An evaluation may be stored although the crash came before it was journalled. Told twice, it changes nothing.
+    fn tell_measured_again(&mut self, trial: &TrialId) {
+        let records = self.store.records.get(&trial.run).cloned().unwrap_or_default();
+        for record in records {
+            if let Some(loss) = record.loss {
+                let (trial, generation, step) = (trial.clone(), record.generation, record.position.step);
+                let (eval_loss, eval_accuracy) = (loss.into(), loss.into());
+                self.tell(Event::Measured { trial, generation, step, eval_loss, eval_accuracy });
+            }
         }
     }
 }

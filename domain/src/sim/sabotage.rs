@@ -20,8 +20,6 @@ pub(super) enum Sabotage {
     CommitsAreNotJournalled,
     /// Losses are not journalled.
     LossesAreNotJournalled,
-    /// Nobody is told to stop.
-    StopsAreLost,
     /// Deadlines never pass.
     DeadlinesAreIgnored,
     /// Manifests are written but nobody hears of it.
@@ -32,14 +30,13 @@ pub(super) enum Sabotage {
 
 impl Sabotage {
     #[cfg(test)]
-    pub(super) const ALL: [Sabotage; 10] = [
+    pub(super) const ALL: [Sabotage; 9] = [
         Sabotage::StaleReportsCount,
         Sabotage::RollBacksAreSkipped,
         Sabotage::DiscardIsForgotten,
         Sabotage::RecordsAreDropped,
         Sabotage::CommitsAreNotJournalled,
         Sabotage::LossesAreNotJournalled,
-        Sabotage::StopsAreLost,
         Sabotage::DeadlinesAreIgnored,
         Sabotage::CommitsGoUnheard,
         Sabotage::TheNewestCheckpointIsDeleted,
@@ -79,8 +76,7 @@ impl Sabotage {
     /// What is performed instead of `effect`.
     pub(super) fn performs(self, effect: Effect, store: &mut Store) -> Option<Effect> {
         match (self, effect) {
-            (Sabotage::RollBacksAreSkipped, Effect::RollBack { .. })
-            | (Sabotage::StopsAreLost, Effect::Stop { .. }) => None,
+            (Sabotage::RollBacksAreSkipped, Effect::RollBack { .. }) => None,
             (Sabotage::DiscardIsForgotten, Effect::Assign { worker, mut assignment }) => {
                 assignment.state = StateInMemory::Keep;
                 Some(Effect::Assign { worker, assignment })

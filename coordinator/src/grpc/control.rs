@@ -1,0 +1,351 @@
+use std::pin::Pin;
+use std::sync::Arc;
+
+use domain::batch::BatchPlan;
+use domain::engine::Event;
+use domain::ids::{RunName, Step};
+use domain::record::{Record, StepRecord};
+use domain::spec::check;
+use domain::view::CheckpointView;
+use futures::Stream;
+use futures::stream;
+use proto::convert;
+use proto::v1;
+use proto::v1::control_server::Control;
+use store::{CheckpointStore, LedgerCursor, LedgerStep, LogLine, PAGE_MAX, Store};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::driver::Handle;
+use crate::picture::Picture;
+use crate::status;
+
+/// Points in one message: some 50 KB.
+const POINTS_MAX: usize = 500;
+/// Steps of the ledger in one message. A step of 4,096 samples takes some 12 KB, so messages stay below a megabyte.
+const LEDGER_STEPS_MAX: usize = 64;
+/// Log lines in one message. With the longest texts this is 2 MB.
+const LINES_MAX: usize = 500;
+/// Bytes of a checkpoint in one message.
+const CHUNK_BYTES: usize = 1 << 20;
+
+const _: () = assert!(POINTS_MAX <= PAGE_MAX && LINES_MAX <= PAGE_MAX);
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Answers people and tools.
+#[derive(Debug)]
+pub(crate) struct ControlService {
+    driver: Handle,
+    store: Store,
+    checkpoints: CheckpointStore,
+}
+
+impl ControlService {
+    pub(crate) fn new(driver: Handle, store: Store, checkpoints: CheckpointStore) -> Self {
+        Self { driver, store, checkpoints }
+    }
+
+    fn picture(&self) -> Arc<Picture> {
+        self.driver.picture().borrow().clone()
+    }
+
+    /// The name of a run that exists.
+    fn known(&self, name: &str) -> Result<RunName, Status> {
+        let name = read_name(name)?;
+        match self.picture().run(&name) {
+            Some(_) => Ok(name),
+            None => Err(status::no_run(&name)),
+        }
+    }
+}
+
+fn read_name(name: &str) -> Result<RunName, Status> {
+    RunName::new(name).map_err(|e| status::of_name(&e))
+}
+
+fn run_of(picture: &Picture, name: &RunName) -> Result<v1::Run, Status> {
+    picture.run(name).and_then(|run| picture.run_to_wire(run)).ok_or_else(|| status::no_run(name))
+}
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let v1::SubmitRequest { spec_json } = request.into_inner();
+        let spec = convert::spec_from_json(&spec_json).map_err(|e| status::of_message(&e))?;
+        check::check(&spec).map_err(|e| status::of_spec(&e))?;
+        let name = spec.name.clone();
+        let submitted = Event::Submitted { spec: Box::new(spec) };
+        self.driver.request(submitted).await.map_err(|e| status::of_request(&e))?;
+        Ok(Response::new(v1::SubmitResponse { run: Some(run_of(&self.picture(), &name)?) }))
+    }
+
+    async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::GetRunResponse>, Status> {
+        let name = read_name(&request.into_inner().name)?;
+        Ok(Response::new(v1::GetRunResponse { run: Some(run_of(&self.picture(), &name)?) }))
+    }
+
+    async fn get_cluster(
+        &self,
+        _request: Request<v1::GetClusterRequest>,
+    ) -> Result<Response<v1::GetClusterResponse>, Status> {
+        let picture = self.picture();
+        Ok(Response::new(v1::GetClusterResponse {
+            runs: picture.view.runs.iter().filter_map(|run| picture.run_to_wire(run)).collect(),
+            workers: picture.view.workers.iter().map(convert::worker_view_to_wire).collect(),
+        }))
+    }
+
+    type WatchRunStream = Messages<v1::WatchRunResponse>;
+
+    async fn watch_run(&self, request: Request<v1::WatchRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
+        let name = self.known(&request.into_inner().name)?;
+        let watching = Watching { name, pictures: self.driver.picture(), shown: None, is_over: false };
+        Ok(Response::new(messages(watching)))
+    }
+
+    async fn stop_run(&self, request: Request<v1::StopRunRequest>) -> Result<Response<v1::StopRunResponse>, Status> {
+        let run = read_name(&request.into_inner().name)?;
+        self.driver.request(Event::StopRequested { run }).await.map_err(|e| status::of_request(&e))?;
+        Ok(Response::new(v1::StopRunResponse {}))
+    }
+
+    async fn resume_run(
+        &self,
+        request: Request<v1::ResumeRunRequest>,
+    ) -> Result<Response<v1::ResumeRunResponse>, Status> {
+        let run = read_name(&request.into_inner().name)?;
+        self.driver.request(Event::ResumeRequested { run }).await.map_err(|e| status::of_request(&e))?;
+        Ok(Response::new(v1::ResumeRunResponse {}))
+    }
+
+    type ReadRecordsStream = Messages<v1::ReadRecordsResponse>;
+
+    async fn read_records(
+        &self,
+        request: Request<v1::ReadRecordsRequest>,
+    ) -> Result<Response<Self::ReadRecordsStream>, Status> {
+        let v1::ReadRecordsRequest { name, after_step } = request.into_inner();
+        let name = self.known(&name)?;
+        let plan = plan_of(&self.picture(), &name);
+        let reading = RecordsReading { store: self.store.clone(), name, plan, after: Step(after_step) };
+        Ok(Response::new(messages(reading)))
+    }
+
+    type ReadLedgerStream = Messages<v1::ReadLedgerResponse>;
+
+    async fn read_ledger(
+        &self,
+        request: Request<v1::ReadLedgerRequest>,
+    ) -> Result<Response<Self::ReadLedgerStream>, Status> {
+        let name = self.known(&request.into_inner().name)?;
+        let reading = LedgerReading { store: self.store.clone(), name, after: Some(LedgerCursor::default()) };
+        Ok(Response::new(messages(reading)))
+    }
+
+    type ReadLogStream = Messages<v1::ReadLogResponse>;
+
+    async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
+        let v1::ReadLogRequest { name, after_sequence, follow } = request.into_inner();
+        let name = self.known(&name)?;
+        let pictures = follow.then(|| self.driver.picture());
+        let reading = LogReading { store: self.store.clone(), name, after_sequence, pictures };
+        Ok(Response::new(messages(reading)))
+    }
+
+    type ReadCheckpointStream = Messages<v1::ReadCheckpointResponse>;
+
+    async fn read_checkpoint(
+        &self,
+        request: Request<v1::ReadCheckpointRequest>,
+    ) -> Result<Response<Self::ReadCheckpointStream>, Status> {
+        let v1::ReadCheckpointRequest { name, step, whole_state } = request.into_inner();
+        let name = self.known(&name)?;
+        let picture = self.picture();
+        let saved = picture.run(&name).and_then(|run| choose(&run.checkpoints, step));
+        let saved = saved.ok_or_else(|| status::no_checkpoint(&name, step))?;
+        let checkpoint = self.checkpoints.load(&saved.manifest, &saved.blake3).await;
+        let checkpoint = checkpoint.map_err(|e| status::of_checkpoint(&e))?;
+        let header = v1::CheckpointHeader {
+            step: saved.step.0,
+            weights_sha256: saved.weights_sha256.clone(),
+            spec_json: convert::spec_to_json(&checkpoint.manifest.spec),
+        };
+        let file = if whole_state { checkpoint.whole() } else { checkpoint.weights() };
+        let file = file.map_err(|e| status::of_checkpoint(&e))?;
+        Ok(Response::new(Box::pin(stream::iter(chunks(header, file).map(Ok)))))
+    }
+}
+
+/// Something that is given out message by message.
+trait Pages: Send + 'static {
+    type Page: Send + 'static;
+
+    /// The next message; `None` at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Self::Page>, Status>> + Send;
+}
+
+/// All messages of `pages`. An error is the last one.
+fn messages<P: Pages>(pages: P) -> Messages<P::Page> {
+    Box::pin(stream::unfold(Some(pages), |pages| async move {
+        let mut pages = pages?;
+        match pages.next().await {
+            Ok(Some(page)) => Some((Ok(page), Some(pages))),
+            Ok(None) => None,
+            Err(status) => Some((Err(status), None)),
+        }
+    }))
+}
+
+/// The run's samples by step, if a worker has told how many there are.
+fn plan_of(picture: &Picture, name: &RunName) -> Option<BatchPlan> {
+    let data = picture.data.get(name).filter(|data| data.train_samples > 0)?;
+    Some(picture.specs.get(name)?.batch_plan(data.train_samples))
+}
+
+/// The figures of a step. Its samples are counted from the plan, for the reads are in the ledger.
+fn step_point(record: &StepRecord, plan: Option<&BatchPlan>) -> v1::StepPoint {
+    let samples = plan.map_or(0, |plan| {
+        let positions = plan.step_positions(record.step.0.saturating_sub(1));
+        positions.end - positions.start
+    });
+    v1::StepPoint { samples, ..convert::step_point_to_wire(record) }
+}
+
+/// A run as it is shown to one watcher.
+struct Watching {
+    name: RunName,
+    pictures: watch::Receiver<Arc<Picture>>,
+    shown: Option<v1::WatchRunResponse>,
+    is_over: bool,
+}
+
+impl Pages for Watching {
+    type Page = v1::WatchRunResponse;
+
+    async fn next(&mut self) -> Result<Option<v1::WatchRunResponse>, Status> {
+        loop {
+            if self.is_over {
+                return Ok(None);
+            }
+            let picture = self.pictures.borrow_and_update().clone();
+            let run = picture.run(&self.name).ok_or_else(|| status::no_run(&self.name))?;
+            self.is_over = run.state.is_ended();
+            let plan = plan_of(&picture, &self.name);
+            let newest = picture.newest.get(&self.name).map(|record| step_point(record, plan.as_ref()));
+            let now = v1::WatchRunResponse { run: Some(run_of(&picture, &self.name)?), newest };
+            if self.shown.as_ref() != Some(&now) {
+                self.shown = Some(now.clone());
+                return Ok(Some(now));
+            }
+            self.pictures.changed().await.map_err(|_| status::ending())?;
+        }
+    }
+}
+
+struct RecordsReading {
+    store: Store,
+    name: RunName,
+    plan: Option<BatchPlan>,
+    after: Step,
+}
+
+impl Pages for RecordsReading {
+    type Page = v1::ReadRecordsResponse;
+
+    async fn next(&mut self) -> Result<Option<v1::ReadRecordsResponse>, Status> {
+        let records = self.store.read_records(&self.name, self.after, POINTS_MAX).await;
+        let records = records.map_err(|e| status::of_store(&e))?;
+        let Some(last) = records.last() else { return Ok(None) };
+        self.after = last.position().step;
+        let mut page = v1::ReadRecordsResponse::default();
+        for record in &records {
+            match record {
+                Record::Step(step) => page.steps.push(step_point(step, self.plan.as_ref())),
+                Record::Eval(eval) => page.evals.push(convert::eval_point_to_wire(eval)),
+            }
+        }
+        Ok(Some(page))
+    }
+}
+
+struct LedgerReading {
+    store: Store,
+    name: RunName,
+    /// `None` at the end.
+    after: Option<LedgerCursor>,
+}
+
+impl Pages for LedgerReading {
+    type Page = v1::ReadLedgerResponse;
+
+    async fn next(&mut self) -> Result<Option<v1::ReadLedgerResponse>, Status> {
+        let Some(after) = self.after else { return Ok(None) };
+        let page = self.store.read_ledger(&self.name, after, LEDGER_STEPS_MAX).await;
+        let (steps, next) = page.map_err(|e| status::of_store(&e))?;
+        self.after = next;
+        if steps.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(v1::ReadLedgerResponse { steps: steps.into_iter().map(ledger_step_to_wire).collect() }))
+    }
+}
+
+fn ledger_step_to_wire(step: LedgerStep) -> v1::LedgerStep {
+    let LedgerStep { step, generation, rolled_back, reads } = step;
+    v1::LedgerStep { step: step.0, generation: generation.0, rolled_back, reads: convert::reads_to_wire(reads) }
+}
+
+struct LogReading {
+    store: Store,
+    name: RunName,
+    after_sequence: u64,
+    /// For a reader who wants to go on with new lines.
+    pictures: Option<watch::Receiver<Arc<Picture>>>,
+}
+
+impl Pages for LogReading {
+    type Page = v1::ReadLogResponse;
+
+    async fn next(&mut self) -> Result<Option<v1::ReadLogResponse>, Status> {
+        loop {
+            // Looked at before the lines: the last line is written before the run is seen to have ended.
+            let is_followed = self.pictures.as_mut().is_some_and(|pictures| {
+                let picture = pictures.borrow_and_update();
+                picture.run(&self.name).is_some_and(|run| !run.state.is_ended())
+            });
+            let lines = self.store.read_log(&self.name, self.after_sequence, LINES_MAX).await;
+            let lines = lines.map_err(|e| status::of_store(&e))?;
+            if let Some(last) = lines.last() {
+                self.after_sequence = last.sequence;
+                return Ok(Some(v1::ReadLogResponse { lines: lines.into_iter().map(line_to_wire).collect() }));
+            }
+            match &mut self.pictures {
+                Some(pictures) if is_followed => pictures.changed().await.map_err(|_| status::ending())?,
+                Some(_) | None => return Ok(None),
+            }
+        }
+    }
+}
+
+fn line_to_wire(line: LogLine) -> v1::LogLine {
+    let LogLine { sequence, at_ms, source, level, text } = line;
+    v1::LogLine { sequence, at_ms, source, level, text }
+}
+
+/// The checkpoint of `step`; without one, the run's result, or the newest.
+fn choose(checkpoints: &[CheckpointView], step: Option<u64>) -> Option<&CheckpointView> {
+    match step {
+        Some(step) => checkpoints.iter().find(|c| c.step.0 == step),
+        None => checkpoints.iter().find(|c| c.result).or(checkpoints.last()),
+    }
+}
+
+fn chunks(header: v1::CheckpointHeader, file: Vec<u8>) -> impl Iterator<Item = v1::ReadCheckpointResponse> + Send {
+    let first = v1::ReadCheckpointResponse { header: Some(header), data: Vec::new() };
+    let starts = (0..file.len()).step_by(CHUNK_BYTES);
+    std::iter::once(first).chain(starts.map(move |start| {
+        let end = (start + CHUNK_BYTES).min(file.len());
+        v1::ReadCheckpointResponse { header: None, data: file[start..end].to_vec() }
+    }))
+}

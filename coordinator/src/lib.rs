@@ -1,0 +1,31 @@
+//! The coordinator: one process that knows every run and every worker, and never holds a tensor.
+//!
+//! Start at [`run()`]. The [`driver`] is the one task that owns the engine: it takes messages, writes facts to the
+//! journal, applies them and performs what follows ([`effects`]). Everything else is an edge: [`grpc`] turns calls and
+//! streams into messages, [`connections`] knows which stream leads to which worker, [`status`] chooses gRPC codes.
+
+mod address;
+mod clock;
+mod connections;
+mod driver;
+mod effects;
+mod grpc;
+mod picture;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+
+use domain::engine::Timing;
+
+pub use address::live_url;
+pub use run::{CoordinatorError, run};
+
+/// What a coordinator needs to know at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder that holds everything it must remember. Made if it does not exist.
+    pub state_dir: PathBuf,
+    /// How long the engine waits for what.
+    pub timing: Timing,
+}

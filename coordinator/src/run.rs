@@ -1,0 +1,127 @@
+//! Putting a coordinator together and taking it apart.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use store::{CheckpointError, CheckpointStore, Store, StoreError};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::Config;
+use crate::address::Address;
+use crate::driver::{Driver, Parts};
+use crate::grpc;
+use crate::grpc::control::ControlService;
+use crate::grpc::worker_link::WorkerLinkService;
+
+/// How long connections and background work may take to end. What is cut off then is done again at the next start.
+const END_LIMIT: Duration = Duration::from_secs(3);
+
+/// Why a coordinator cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// What it must remember cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its checkpoints have no place.
+    #[error(transparent)]
+    Checkpoints(#[from] CheckpointError),
+    /// Its URL cannot be left in the state folder.
+    #[error("cannot write the coordinator's address into {}", folder.display())]
+    Address {
+        /// The state folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The state folder's path cannot be part of a URL.
+    #[error("state folder {} is not valid UTF-8", folder.display())]
+    FolderName {
+        /// The state folder.
+        folder: PathBuf,
+    },
+    /// The gRPC server ended.
+    #[error("cannot serve")]
+    Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Serves on `listener` until `shutdown`.
+///
+/// When this returns, everything that was acknowledged is on the disk and the state folder is free. Workers are not told
+/// to end: they go on stepping, and find the next coordinator of this folder if it listens at the same address.
+///
+/// Fails with [`StoreError::InUse`] if another coordinator holds the state folder.
+pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), CoordinatorError> {
+    let Config { state_dir, timing } = config;
+    let (store, journal) = open_store(&state_dir).await?;
+    let checkpoint_url = checkpoint_url(&state_dir)?;
+    let checkpoints = CheckpointStore::open(&checkpoint_url)?;
+    let cannot = |source| CoordinatorError::Address { folder: state_dir.clone(), source };
+    let address = listener.local_addr().map_err(cannot)?;
+
+    // Whichever part ends first takes the others with it.
+    let ending = shutdown.child_token();
+    let tasks = TaskTracker::new();
+    let parts = Parts {
+        timing,
+        checkpoint_url,
+        store: store.clone(),
+        checkpoints: checkpoints.clone(),
+        tasks: tasks.clone(),
+        shutdown: ending.clone(),
+    };
+    let (driver, handle) = Driver::start(parts, journal).await?;
+    let control = ControlService::new(handle.clone(), store.clone(), checkpoints);
+    let worker_link = WorkerLinkService::new(handle, tasks.clone(), ending.clone());
+    let published = Address::publish(&state_dir, address).map_err(cannot)?;
+    info!(%address, state_dir = %state_dir.display(), "coordinator started");
+
+    let driving = tokio::spawn(ending_with(ending.clone(), driver.run()));
+    let serving =
+        tokio::spawn(ending_with(ending.clone(), grpc::serve(listener, control, worker_link, ending.clone())));
+    let driven = driving.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+    let served = tokio::time::timeout(END_LIMIT, serving).await;
+    tasks.close();
+    if tokio::time::timeout(END_LIMIT, tasks.wait()).await.is_err() {
+        warn!("background work was cut off");
+    }
+    drop(published);
+    close_store(store).await;
+    info!("coordinator ended");
+
+    driven?;
+    match served {
+        Ok(Ok(served)) => served.map_err(|error| CoordinatorError::Serve(error.into())),
+        Ok(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
+        // A client that does not let go of its connection.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Runs `part`, and cancels `ending` when it ends, however it does.
+async fn ending_with<F: Future>(ending: CancellationToken, part: F) -> F::Output {
+    let _guard = ending.drop_guard();
+    part.await
+}
+
+async fn open_store(state_dir: &Path) -> Result<(Store, Vec<store::JournalEntry>), StoreError> {
+    let folder = state_dir.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&folder)).await;
+    opened.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+}
+
+/// Waits for what is queued and gives the folder free, if no connection was cut off that still holds it.
+async fn close_store(store: Store) {
+    // A panic in there was reported by the thread itself.
+    let _ = tokio::task::spawn_blocking(move || drop(store)).await;
+}
+
+/// Where checkpoints are kept, as workers are told. They may run in another folder, so the path is absolute.
+fn checkpoint_url(state_dir: &Path) -> Result<String, CoordinatorError> {
+    let no_name = || CoordinatorError::FolderName { folder: state_dir.to_owned() };
+    let folder = state_dir.canonicalize();
+    let folder = folder.map_err(|source| StoreError::Folder { folder: state_dir.to_owned(), source })?;
+    Ok(format!("file://{}/checkpoints", folder.to_str().ok_or_else(no_name)?))
+}

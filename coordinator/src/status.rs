@@ -1,0 +1,127 @@
+//! The one place where gRPC codes are chosen.
+
+use std::error::Error;
+use std::fmt::Write;
+
+use domain::engine::Refusal;
+use domain::ids::RunName;
+use domain::spec::check::Inconsistent;
+use proto::convert::ConvertError;
+use store::{CheckpointError, StoreError};
+use tonic::Status;
+
+use crate::driver::RequestError;
+
+/// A user's request was not taken.
+pub(crate) fn of_request(error: &RequestError) -> Status {
+    match error {
+        RequestError::Refused(refusal) => of_refusal(refusal),
+        RequestError::Store(error) => of_store(error),
+        RequestError::Stalled => Status::resource_exhausted(error.to_string()),
+        RequestError::Ending => Status::unavailable(error.to_string()),
+    }
+}
+
+fn of_refusal(refusal: &Refusal) -> Status {
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::RunLive { .. } | Refusal::RunEnded { .. } => Status::already_exists(message),
+        Refusal::NoSuchRun { .. } => Status::not_found(message),
+        Refusal::NotLive { .. } | Refusal::NotResumable { .. } => Status::failed_precondition(message),
+    }
+}
+
+/// The store did not do what it was asked.
+pub(crate) fn of_store(error: &StoreError) -> Status {
+    let message = chain(error);
+    match error {
+        StoreError::DiskFull { .. } => Status::resource_exhausted(message),
+        StoreError::NotJournalable { .. } | StoreError::TooLarge { .. } => Status::invalid_argument(message),
+        StoreError::Damaged { .. }
+        | StoreError::DamagedRecord { .. }
+        | StoreError::JournalGap { .. }
+        | StoreError::JournalRow { .. } => Status::data_loss(message),
+        StoreError::Io { .. } | StoreError::Closed => Status::unavailable(message),
+        StoreError::InUse { .. }
+        | StoreError::Open { .. }
+        | StoreError::Folder { .. }
+        | StoreError::NewerSchema { .. }
+        | StoreError::Foreign { .. }
+        | StoreError::Sqlite { .. } => Status::internal(message),
+    }
+}
+
+/// A checkpoint cannot be given out.
+pub(crate) fn of_checkpoint(error: &CheckpointError) -> Status {
+    let message = chain(error);
+    match error {
+        CheckpointError::Missing { .. }
+        | CheckpointError::NotPlain { .. }
+        | CheckpointError::Length { .. }
+        | CheckpointError::TooLong { .. }
+        | CheckpointError::Hash { .. }
+        | CheckpointError::Manifest { .. }
+        | CheckpointError::Conflict { .. }
+        | CheckpointError::Safetensors { .. }
+        | CheckpointError::Parts { .. } => Status::data_loss(message),
+        CheckpointError::NoSpace { .. } => Status::resource_exhausted(message),
+        CheckpointError::Access { .. } | CheckpointError::Write { .. } => Status::unavailable(message),
+        CheckpointError::Url { .. } | CheckpointError::Open { .. } | CheckpointError::Path { .. } => {
+            Status::internal(message)
+        }
+    }
+}
+
+/// A message does not hold together.
+pub(crate) fn of_message(error: &ConvertError) -> Status {
+    Status::invalid_argument(chain(error))
+}
+
+/// A specification does not hold together.
+pub(crate) fn of_spec(error: &Inconsistent) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// A name is not one.
+pub(crate) fn of_name(error: &domain::ids::RunNameError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// There is no such run.
+pub(crate) fn no_run(run: &RunName) -> Status {
+    of_refusal(&Refusal::NoSuchRun { run: run.clone() })
+}
+
+/// There is no such checkpoint.
+pub(crate) fn no_checkpoint(run: &RunName, step: Option<u64>) -> Status {
+    Status::not_found(match step {
+        Some(step) => format!("run {run} has no checkpoint of step {step}\nhint: `phalanx checkpoint list {run}`"),
+        None => format!("run {run} has no checkpoint yet"),
+    })
+}
+
+/// A worker broke the protocol.
+pub(crate) fn out_of_order(cause: String) -> Status {
+    Status::invalid_argument(cause)
+}
+
+/// A worker connected and said nothing.
+pub(crate) fn no_hello(limit_s: u64) -> Status {
+    Status::deadline_exceeded(format!("no Hello within {limit_s} s"))
+}
+
+/// The coordinator is going away.
+pub(crate) fn ending() -> Status {
+    Status::unavailable("the coordinator is shutting down")
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        // Writing to a string cannot fail.
+        let _ = write!(message, ": {source}");
+        next = source.source();
+    }
+    message
+}
