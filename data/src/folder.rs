@@ -26,7 +26,9 @@ pub(crate) fn read(root: &Path, channels: u32) -> Result<Images, DataError> {
 }
 
 /// The names of the classes, and every file with its class.
-fn list(root: &Path) -> Result<(Vec<String>, Vec<(PathBuf, u32)>), DataError> {
+type Listing = (Vec<String>, Vec<(PathBuf, u32)>);
+
+fn list(root: &Path) -> Result<Listing, DataError> {
     let mut class_names = Vec::new();
     let mut files = Vec::new();
     for class_folder in sorted_entries(root)? {

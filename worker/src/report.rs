@@ -1,0 +1,177 @@
+//! What is on its way to the coordinator.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use domain::engine::Running;
+use domain::ids::{TrialId, WorkerId};
+use proto::convert::{self, LogLine, Report};
+use proto::v1;
+use tokio::sync::Notify;
+
+/// Reports kept for an absent coordinator. A step's record of 64 samples takes some 300 bytes, so this bridges 200,000
+/// steps; beyond it the worker waits instead of losing anything.
+const UNACKNOWLEDGED_BYTES_MAX: usize = 64 << 20;
+/// Log lines kept for an absent coordinator; further ones are dropped.
+const LOG_LINES_MAX: usize = 1000;
+
+/// The queue between the device thread, which must not wait for the network, and the connection, which must not block:
+/// a lock held for a few moves of memory on either side, never across a wait.
+#[derive(Clone, Default)]
+pub(crate) struct Outbox(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Woken when something was added.
+    added: Notify,
+    /// Woken when something was acknowledged or the worker ends.
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    last_sequence: u64,
+    acknowledged: u64,
+    unacknowledged: VecDeque<(u64, v1::Report)>,
+    bytes: usize,
+    logs: VecDeque<v1::Report>,
+    running: Option<Running>,
+    closed: bool,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().expect("no holder of the outbox panics")
+    }
+
+    /// Queues a report that is kept until it is acknowledged; gives its number. Waits while too much is unacknowledged.
+    pub(crate) fn send(&self, report: Report) -> u64 {
+        let mut queue = self.lock();
+        while queue.bytes > UNACKNOWLEDGED_BYTES_MAX && !queue.closed {
+            queue = self.0.room.wait(queue).expect("no holder of the outbox panics");
+        }
+        queue.last_sequence += 1;
+        let sequence = queue.last_sequence;
+        let report = convert::report_to_wire(sequence, report);
+        queue.bytes += prost_len(&report);
+        queue.unacknowledged.push_back((sequence, report));
+        drop(queue);
+        self.0.added.notify_one();
+        sequence
+    }
+
+    /// Queues a line for the run's log, or drops it if the coordinator has been away for long.
+    pub(crate) fn log(&self, trial: &TrialId, level: &str, text: String) {
+        let line = LogLine { at_ms: now_ms(), level: level.to_owned(), text };
+        let report = convert::report_to_wire(0, Report::Logs { trial: trial.clone(), lines: vec![line] });
+        let mut queue = self.lock();
+        if queue.logs.len() < LOG_LINES_MAX {
+            queue.logs.push_back(report);
+        }
+        drop(queue);
+        self.0.added.notify_one();
+    }
+
+    /// Takes note that everything up to `sequence` is durable.
+    pub(crate) fn acknowledge(&self, sequence: u64) {
+        let mut queue = self.lock();
+        queue.acknowledged = queue.acknowledged.max(sequence);
+        while queue.unacknowledged.front().is_some_and(|(s, _)| *s <= sequence) {
+            let (_, report) = queue.unacknowledged.pop_front().expect("just seen");
+            queue.bytes -= prost_len(&report);
+        }
+        drop(queue);
+        self.0.room.notify_all();
+    }
+
+    /// The highest number up to which everything is durable.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.lock().acknowledged
+    }
+
+    /// The next report after `sent_through`: a log line first, since those carry no number.
+    pub(crate) fn next(&self, sent_through: u64) -> Option<v1::Report> {
+        let mut queue = self.lock();
+        if let Some(log) = queue.logs.pop_front() {
+            return Some(log);
+        }
+        let first = queue.unacknowledged.front()?.0;
+        let index = (sent_through + 1).saturating_sub(first);
+        queue.unacknowledged.get(index as usize).map(|(_, report)| report.clone())
+    }
+
+    /// Waits until something may have been added.
+    pub(crate) async fn added(&self) {
+        self.0.added.notified().await;
+    }
+
+    /// Says what the worker is in the middle of.
+    pub(crate) fn set_running(&self, running: Option<Running>) {
+        self.lock().running = running;
+    }
+
+    /// What the worker is in the middle of.
+    pub(crate) fn running(&self) -> Option<Running> {
+        self.lock().running.clone()
+    }
+
+    /// The worker ends: nobody waits for room any more.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.0.room.notify_all();
+    }
+}
+
+fn prost_len(report: &v1::Report) -> usize {
+    prost::Message::encoded_len(report)
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// An error with all its causes, as one readable text.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text += &format!(": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// A worker's id as people see it.
+pub(crate) fn short(id: WorkerId) -> String {
+    format!("{:08x}", id.0 >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_given_in_order_until_acknowledged() {
+        let outbox = Outbox::default();
+        let sent: Vec<u64> = (0..3).map(|_| outbox.send(Report::Goodbye)).collect();
+        assert_eq!(sent, [1, 2, 3]);
+        assert_eq!(outbox.next(0).map(|r| r.sequence), Some(1));
+        assert_eq!(outbox.next(2).map(|r| r.sequence), Some(3));
+        assert_eq!(outbox.next(3), None);
+        outbox.acknowledge(2);
+        assert_eq!(outbox.next(0).map(|r| r.sequence), Some(3), "what is acknowledged is not sent again");
+        outbox.acknowledge(1);
+        assert_eq!(outbox.acknowledged(), 2, "an older acknowledgement changes nothing");
+    }
+
+    #[test]
+    fn log_lines_are_bounded() {
+        let outbox = Outbox::default();
+        let trial: TrialId = "a/0".parse().unwrap();
+        (0..2 * LOG_LINES_MAX).for_each(|i| outbox.log(&trial, "info", i.to_string()));
+        assert_eq!(std::iter::from_fn(|| outbox.next(0)).count(), LOG_LINES_MAX);
+    }
+}

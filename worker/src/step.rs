@@ -1,0 +1,219 @@
+//! One step of the training loop.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use data::MicroBatch;
+use domain::batch;
+use domain::ids::Step;
+use domain::record::{Position, Read, Record, StepRecord};
+use domain::schedule::learning_rate;
+use domain::spec::NonFinitePolicy;
+use domain::tree::Accumulator;
+use models::{Batch, TrainForward, Update};
+
+use crate::agreement::{MicroBatchPart, StepPart};
+use crate::attempt::Halt;
+use crate::orders::Wish;
+use crate::training::Training;
+
+/// Parameters named in a message at most.
+const NAMES_MAX: usize = 20;
+
+impl Training<'_> {
+    /// Makes the next step: the same on every rank, and on any number of ranks.
+    pub(crate) fn step(&mut self) -> Result<(), Halt> {
+        let (index, micro_batches) = self.batches.next().map_err(Halt::failed)?;
+        self.clock.outside_model();
+
+        let (sums, computed) = self.forward_and_backward(index, micro_batches)?;
+        self.clock.inside_model();
+
+        self.group.all_reduce_exact(self.job.plan.micro_batches, sums, &mut self.gradient)?;
+        let Agreed { loss, reads } = self.agree(computed)?;
+        self.clock.outside_model();
+
+        let step = Step(index).next();
+        let grad_norm = models::global_norm(&self.gradient);
+        let lr = learning_rate(&self.job.spec.schedule, index, self.job.plan.total_steps());
+        self.audit(step)?;
+        let skipped = self.leaves_out(step, loss, grad_norm)?;
+        if !skipped {
+            self.update(lr, grad_norm)?;
+        }
+        self.state.progress.position = Position { step, evaluated: false };
+        self.clock.inside_model();
+
+        let (micros, micros_outside_model) = self.clock.take();
+        let generation = self.assignment.generation;
+        let record = StepRecord { step, generation, loss, grad_norm, lr, skipped, micros, micros_outside_model, reads };
+        self.report(Record::Step(record));
+        self.clock.outside_model();
+        Ok(())
+    }
+
+    /// The gradients of this rank's micro-batches, added up as far as they can be here, and what was read for them.
+    fn forward_and_backward(&mut self, index: u64, micro_batches: Vec<MicroBatch>) -> Result<Computed, Halt> {
+        let positions = self.job.plan.step_positions(index);
+        let scale = 1.0 / (positions.end - positions.start) as f32;
+        let mut sums = Accumulator::new(self.job.plan.micro_batches, self.owned_by(self.group.rank()));
+        let mut parts = Vec::with_capacity(micro_batches.len());
+        for MicroBatch { index: micro_batch, samples, batch } in micro_batches {
+            if self.orders.is_aborted() {
+                return Err(Halt::Left);
+            }
+            let mut gradient = self.spare.pop().unwrap_or_else(|| vec![0.0; self.gradient.len()]);
+            let batch = Batch { images: &batch.images, labels: &batch.labels, shape: batch.shape };
+            let forward = TrainForward {
+                seed: self.job.spec.seed,
+                step: index,
+                micro_batch,
+                label_smoothing: self.job.spec.train.label_smoothing,
+                scale,
+            };
+            let network = &self.state.network;
+            let loss = network.loss_and_gradient(batch, forward, &mut gradient).map_err(Halt::failed)?;
+            sums.push(micro_batch, gradient, |left, right| {
+                left.iter_mut().zip(&right).for_each(|(left, right)| *left += right);
+                self.spare.push(right);
+            });
+            parts.push(MicroBatchPart { loss, samples });
+        }
+        Ok((sums.finish(), parts))
+    }
+
+    /// Tells the other ranks what was computed and wished here, and takes in what was there.
+    fn agree(&mut self, micro_batches: Vec<MicroBatchPart>) -> Result<Agreed, Halt> {
+        let Wish { stop, leave } = self.orders.look();
+        let durable = if self.is_first() { self.records.durable(self.outbox) } else { Position::default() };
+        let messages = self.group.all_gather(&StepPart { stop, leave, durable, micro_batches }.encode())?;
+
+        let samples_max = self.job.plan.global_batch / u64::from(self.job.plan.micro_batches);
+        let mut agreed = Agreed { loss: 0.0, reads: Vec::new() };
+        for ((rank, message), member) in (0..).zip(&messages).zip(&self.assignment.members) {
+            let owned = self.owned_by(rank);
+            let part = StepPart::decode(message, &owned, samples_max).map_err(Halt::garbled)?;
+            self.wish.stop |= part.stop;
+            self.wish.leave |= part.leave;
+            self.records.prune(part.durable);
+            for (micro_batch, MicroBatchPart { loss, samples }) in owned.zip(part.micro_batches) {
+                agreed.loss += loss;
+                agreed.reads.push(Read { micro_batch, worker: member.id, samples });
+            }
+        }
+        Ok(agreed)
+    }
+
+    /// Refuses to train on if the very first gradient is not that of a working model.
+    fn audit(&self, step: Step) -> Result<(), Halt> {
+        if step != Step(1) {
+            return Ok(());
+        }
+        let models::Audit { non_finite, zero } = models::audit(self.state.network.layout(), &self.gradient);
+        if !non_finite.is_empty() {
+            return Err(Halt::Failed(format!("the first gradient is not finite in {}", listed(&non_finite))));
+        }
+        if !zero.is_empty() && self.is_first() {
+            self.log("warn", format!("the first gradient is zero everywhere in {}", listed(&zero)));
+        }
+        Ok(())
+    }
+
+    /// Whether this step leaves the parameters as they are.
+    fn leaves_out(&self, step: Step, loss: f64, grad_norm: f64) -> Result<bool, Halt> {
+        if self.assignment.skip_updates.contains(&step) {
+            return Ok(true);
+        }
+        if loss.is_finite() && grad_norm.is_finite() {
+            return Ok(false);
+        }
+        let cause = format!("step {step} has loss {loss} and gradient norm {grad_norm}");
+        match self.job.spec.train.on_non_finite {
+            NonFinitePolicy::Skip => {
+                if self.is_first() {
+                    self.log("warn", format!("{cause}; its update is skipped"));
+                }
+                Ok(true)
+            }
+            NonFinitePolicy::Stop => {
+                let hint = "hint: lower schedule.lr_max, or set train.on_non_finite to skip or rollback";
+                Err(Halt::Failed(format!("{cause}; {hint}")))
+            }
+            NonFinitePolicy::Rollback => Err(Halt::Rollback { step, cause }),
+        }
+    }
+
+    /// Clips by the global norm and moves the parameters.
+    fn update(&mut self, lr: f64, grad_norm: f64) -> Result<(), Halt> {
+        let gradient_scale = models::clip_scale(grad_norm, self.job.spec.train.clip_norm);
+        let update = Update { lr, gradient_scale };
+        self.state.optimizer.apply(&self.state.network, &self.gradient, update).map_err(Halt::failed)
+    }
+
+    /// The micro-batches of a rank.
+    pub(crate) fn owned_by(&self, rank: u32) -> Range<u32> {
+        let owned = batch::split(u64::from(self.job.plan.micro_batches), rank, self.group.world());
+        owned.start as u32..owned.end as u32
+    }
+}
+
+/// Sums of gradients over the subtrees of this rank, and its micro-batches.
+type Computed = (Vec<(Range<u32>, Vec<f32>)>, Vec<MicroBatchPart>);
+
+/// What all ranks know of a step after telling each other.
+struct Agreed {
+    /// Mean over the global batch, its parts added up in the order of the micro-batches.
+    loss: f64,
+    reads: Vec<Read>,
+}
+
+fn listed(names: &[String]) -> String {
+    let shown = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Where the time of a step goes. What a report costs counts for the step after it.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    last: Instant,
+    inside: Duration,
+    outside: Duration,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { last: Instant::now(), inside: Duration::ZERO, outside: Duration::ZERO }
+    }
+
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now.duration_since(std::mem::replace(&mut self.last, now))
+    }
+
+    /// The time since the last call of any method went into computing.
+    fn inside_model(&mut self) {
+        let lap = self.lap();
+        self.inside += lap;
+    }
+
+    /// It went into waiting for data, for peers, or for room in a queue.
+    fn outside_model(&mut self) {
+        let lap = self.lap();
+        self.outside += lap;
+    }
+
+    /// It belongs to no step.
+    pub(crate) fn pause(&mut self) {
+        self.lap();
+    }
+
+    /// Microseconds in all and outside of the model, since the last call.
+    fn take(&mut self) -> (u64, u64) {
+        let inside = std::mem::take(&mut self.inside).as_micros() as u64;
+        let outside = std::mem::take(&mut self.outside).as_micros() as u64;
+        (inside + outside, outside)
+    }
+}
