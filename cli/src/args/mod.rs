@@ -1,0 +1,145 @@
+//! The command line: one file per group of arguments, nothing but declarations and their checks.
+
+mod place;
+mod verbs;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Parser, Subcommand};
+
+pub(crate) use self::place::{PlaceArgs, StateDirArgs};
+pub(crate) use self::verbs::{
+    AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, CompletionsArgs,
+    CoordinatorServiceArgs, ExportArgs, LaunchArgs, ListArgs, LogsArgs, ResumeArgs, StatusArgs, StopArgs, ValidateArgs,
+    VerifyArgs, WorkerArgs,
+};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  2   the command line, a job file or the state of a run does not allow it
+  3   the coordinator cannot be reached
+  4   the coordinator does not know who asks
+  5   the run failed, or a check (audit, verify) found something
+  6   a worker lost its coordinator for longer than it may go on alone
+  75  left before the end: the run was stopped and can be resumed, or goes on without this command
+
+Environment:
+  PHALANX_COORDINATOR  a running coordinator, as --coordinator
+  PHALANX_STATE_DIR    the state directory, as --state-dir
+  RUST_LOG             what is logged on stderr, for example `info` or `coordinator=debug`";
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Trains models on many workers, and gets the same bits whatever happens to them
+#[derive(Debug, Parser)]
+#[command(name = "phalanx", version, styles = STYLES, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(arg_required_else_help = true, infer_subcommands = false, disable_help_subcommand = false)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Train a job file: everything on this machine, or on a running coordinator's workers
+    Launch(LaunchArgs),
+    /// Let a stopped or failed run go on from its newest checkpoint
+    Resume(ResumeArgs),
+    /// Bring a run to rest after the step in progress, with its state saved
+    Stop(StopArgs),
+    /// Show the cluster, or one run in detail
+    Status(StatusArgs),
+    /// List all runs
+    List(ListArgs),
+    /// Print the log of a run
+    Logs(LogsArgs),
+    /// List, show and export checkpoints
+    Checkpoint(CheckpointArgs),
+    /// Prove from the ledger that every sample was read exactly once per epoch
+    Audit(AuditArgs),
+    /// Train a job several ways, disturbed and not, and compare the weights bit by bit
+    Verify(VerifyArgs),
+    /// Check job files and report everything that is wrong with them
+    Validate(ValidateArgs),
+    /// Serve as the coordinator of a cluster
+    Coordinator(CoordinatorServiceArgs),
+    /// Serve a coordinator as a worker
+    Worker(WorkerArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    /// What `line` comes to, or the kind of the error.
+    fn parse(line: &str) -> Result<Cli, clap::error::ErrorKind> {
+        Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.kind())
+    }
+
+    #[test]
+    fn good_lines_parse() {
+        for line in [
+            "phalanx launch job.yaml",
+            "phalanx launch job.yaml --workers 4 --threads 1 --name again --state-dir s --json",
+            "phalanx launch job.yaml --coordinator http://10.0.0.1:7070",
+            "phalanx resume digits --workers 3",
+            "phalanx stop digits",
+            "phalanx status",
+            "phalanx status digits --json",
+            "phalanx list --json",
+            "phalanx logs digits -f",
+            "phalanx checkpoint list digits",
+            "phalanx checkpoint show digits --step 100 --json",
+            "phalanx checkpoint export digits --output model --whole",
+            "phalanx audit digits --json",
+            "phalanx verify job.yaml --workers 3 --steps 20",
+            "phalanx validate a.yaml b.yaml",
+            "phalanx coordinator --listen 0.0.0.0:7070",
+            "phalanx worker --coordinator 127.0.0.1:7070 --bind 10.0.0.2 --threads 2 --orphan-limit 30",
+            "phalanx completions zsh",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn bad_lines_are_refused_by_kind() {
+        use clap::error::ErrorKind::{
+            ArgumentConflict, DisplayHelpOnMissingArgumentOrSubcommand, InvalidSubcommand, MissingRequiredArgument,
+            UnknownArgument, ValueValidation,
+        };
+        for (line, kind) in [
+            ("phalanx", DisplayHelpOnMissingArgumentOrSubcommand),
+            ("phalanx train", InvalidSubcommand),
+            ("phalanx launch", MissingRequiredArgument),
+            ("phalanx launch job.yaml --workers 0", ValueValidation),
+            ("phalanx launch job.yaml --workers many", ValueValidation),
+            ("phalanx launch job.yaml --workers 2000", ValueValidation),
+            ("phalanx launch job.yaml --name ../../x", ValueValidation),
+            ("phalanx launch job.yaml --quick", UnknownArgument),
+            ("phalanx launch job.yaml --coordinator http://a:1 --threads 2", ArgumentConflict),
+            ("phalanx launch job.yaml --coordinator http://a:1 --listen 127.0.0.1:1", ArgumentConflict),
+            ("phalanx status ../../x", ValueValidation),
+            ("phalanx stop", MissingRequiredArgument),
+            ("phalanx worker", MissingRequiredArgument),
+            ("phalanx worker --coordinator http://a:1 --bind nowhere", ValueValidation),
+            ("phalanx verify job.yaml --workers 1", ValueValidation),
+            ("phalanx coordinator --listen nowhere", ValueValidation),
+            ("phalanx completions cobol", clap::error::ErrorKind::InvalidValue),
+        ] {
+            assert_eq!(parse(line).map(|_| ()), Err(kind), "{line}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, value_parser};
+use domain::ids::RunName;
+use domain::spec::file::{STEPS_MAX, WORKERS_MAX};
+
+use super::{PlaceArgs, StateDirArgs};
+
+/// The most threads of a worker; far above any machine, and low enough to catch a slip.
+const THREADS_MAX: i64 = 1024;
+
+#[derive(Debug, Args)]
+pub(crate) struct LaunchArgs {
+    /// The job file (YAML)
+    pub(crate) file: PathBuf,
+    /// Worker processes [default: the file's `workers`]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=WORKERS_MAX as i64))]
+    pub(crate) workers: Option<u32>,
+    /// Name of the run [default: the file's `name`]
+    #[arg(long)]
+    pub(crate) name: Option<RunName>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) local: LocalArgs,
+    /// Print one JSON object per line on stdout instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What matters only when coordinator and workers are started here.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LocalArgs {
+    /// Threads of each worker [default: cores / workers]
+    #[arg(long, value_name = "T", conflicts_with = "coordinator")]
+    #[arg(value_parser = value_parser!(u32).range(1..=THREADS_MAX))]
+    pub(crate) threads: Option<u32>,
+    /// Where the coordinator in this process listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", conflicts_with = "coordinator")]
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// The run
+    pub(crate) run: RunName,
+    /// Worker processes to start, if no coordinator is running [default: as many as the run wants]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=WORKERS_MAX as i64))]
+    #[arg(conflicts_with = "coordinator")]
+    pub(crate) workers: Option<u32>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) local: LocalArgs,
+    /// Print one JSON object per line on stdout instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// The run
+    pub(crate) run: RunName,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// A run to show in detail
+    pub(crate) run: Option<RunName>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The run
+    pub(crate) run: RunName,
+    /// Go on with new lines until the run ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct CheckpointArgs {
+    #[command(subcommand)]
+    pub(crate) verb: CheckpointVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CheckpointVerb {
+    /// List the checkpoints of a run
+    List(CheckpointListArgs),
+    /// Check one checkpoint and show what is in it
+    Show(CheckpointShowArgs),
+    /// Write the model of a checkpoint as model.safetensors and config.json
+    Export(ExportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckpointListArgs {
+    /// The run
+    pub(crate) run: RunName,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckpointShowArgs {
+    /// The run
+    pub(crate) run: RunName,
+    /// Step of the checkpoint [default: the run's result, or else the newest]
+    #[arg(long)]
+    pub(crate) step: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The run
+    pub(crate) run: RunName,
+    /// Step of the checkpoint [default: the run's result, or else the newest]
+    #[arg(long)]
+    pub(crate) step: Option<u64>,
+    /// Folder to write into [default: RUN-step-STEP in the current folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write the optimizer's state too, as state.safetensors, and the job as job.json
+    #[arg(long)]
+    pub(crate) whole: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// The run
+    pub(crate) run: RunName,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The job file (YAML)
+    pub(crate) file: PathBuf,
+    /// Workers to compare with one
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(value_parser = value_parser!(u32).range(2..=WORKERS_MAX as i64))]
+    pub(crate) workers: u32,
+    /// Train this many steps instead of the file's length
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=STEPS_MAX))]
+    pub(crate) steps: Option<u64>,
+    /// Threads of each worker [default: cores / workers]
+    #[arg(long, value_name = "T", value_parser = value_parser!(u32).range(1..=THREADS_MAX))]
+    pub(crate) threads: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArgs {
+    /// Job files (YAML)
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Print each complete specification as a line of JSON, in the form that coordinators take
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorServiceArgs {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) state_dir: StateDirArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// URL of the coordinator
+    #[arg(long, env = "PHALANX_COORDINATOR", value_name = "URL", hide_env = true)]
+    pub(crate) coordinator: String,
+    /// The address at which other workers reach this one
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub(crate) bind: IpAddr,
+    /// Threads to compute with [default: cores]
+    #[arg(long, value_name = "T")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Seconds to go on without hearing from the coordinator
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = value_parser!(u64).range(1..=ORPHAN_LIMIT_MAX))]
+    pub(crate) orphan_limit: u64,
+    /// End when standard input is closed: how a worker notices that the process which started it is gone
+    #[arg(long)]
+    pub(crate) exit_with_stdin: bool,
+}
+
+/// A week: longer than any outage that somebody will still want to have survived.
+const ORPHAN_LIMIT_MAX: u64 = 7 * 86_400;
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}

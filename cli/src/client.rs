@@ -1,0 +1,151 @@
+//! Talking to a coordinator.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use domain::ids::RunName;
+use domain::spec::JobSpec;
+use proto::convert;
+use proto::v1;
+use proto::v1::control_client::ControlClient;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::exit::Failure;
+
+/// How long connecting may take. A coordinator that lives answers in milliseconds; a silent network drops packets.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A connection to a coordinator's Control service.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    control: ControlClient<Channel>,
+    url: String,
+}
+
+/// A checkpoint's file and what it is.
+#[derive(Debug)]
+pub(crate) struct CheckpointFile {
+    pub(crate) step: u64,
+    pub(crate) weights_sha256: String,
+    pub(crate) spec: JobSpec,
+    /// A safetensors file.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Whether a checkpoint is wanted with all that training needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The model's parameters under their own names.
+    Weights,
+    /// The optimizer's state too.
+    Whole,
+}
+
+impl Client {
+    /// Connects to `url`; `http://` may be left out.
+    pub(crate) async fn connect(url: &str) -> Result<Self, Failure> {
+        let url = with_scheme(url);
+        let endpoint = Endpoint::from_shared(url.clone())
+            .with_context(|| format!("{url:?} is not a coordinator URL such as http://127.0.0.1:7070"))
+            .map_err(Failure::config)?
+            .connect_timeout(CONNECT_LIMIT)
+            .tcp_nodelay(true);
+        let channel = endpoint
+            .connect()
+            .await
+            .with_context(|| format!("cannot reach the coordinator at {url}"))
+            .map_err(Failure::unreachable)?;
+        let control = ControlClient::new(channel)
+            .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
+        Ok(Self { control, url })
+    }
+
+    /// Where it is connected to.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) async fn submit(&mut self, spec: &JobSpec) -> Result<v1::Run, tonic::Status> {
+        let request = v1::SubmitRequest { spec_json: convert::spec_to_json(spec) };
+        given(self.control.submit(request).await?.into_inner().run, "SubmitResponse.run")
+    }
+
+    pub(crate) async fn run(&mut self, name: &RunName) -> Result<v1::Run, tonic::Status> {
+        let request = v1::GetRunRequest { name: name.to_string() };
+        given(self.control.get_run(request).await?.into_inner().run, "GetRunResponse.run")
+    }
+
+    pub(crate) async fn cluster(&mut self) -> Result<v1::GetClusterResponse, tonic::Status> {
+        Ok(self.control.get_cluster(v1::GetClusterRequest {}).await?.into_inner())
+    }
+
+    pub(crate) async fn watch(&mut self, name: &RunName) -> Result<Streaming<v1::WatchRunResponse>, tonic::Status> {
+        let request = v1::WatchRunRequest { name: name.to_string() };
+        Ok(self.control.watch_run(request).await?.into_inner())
+    }
+
+    pub(crate) async fn stop(&mut self, name: &RunName) -> Result<(), tonic::Status> {
+        self.control.stop_run(v1::StopRunRequest { name: name.to_string() }).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn resume(&mut self, name: &RunName) -> Result<(), tonic::Status> {
+        self.control.resume_run(v1::ResumeRunRequest { name: name.to_string() }).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn ledger(&mut self, name: &RunName) -> Result<Streaming<v1::ReadLedgerResponse>, tonic::Status> {
+        let request = v1::ReadLedgerRequest { name: name.to_string() };
+        Ok(self.control.read_ledger(request).await?.into_inner())
+    }
+
+    pub(crate) async fn log(
+        &mut self,
+        name: &RunName,
+        follow: bool,
+    ) -> Result<Streaming<v1::ReadLogResponse>, tonic::Status> {
+        let request = v1::ReadLogRequest { name: name.to_string(), after_sequence: 0, follow };
+        Ok(self.control.read_log(request).await?.into_inner())
+    }
+
+    /// The checkpoint of `step`; without one, the run's result or the newest.
+    pub(crate) async fn checkpoint(
+        &mut self,
+        name: &RunName,
+        step: Option<u64>,
+        content: Content,
+    ) -> Result<CheckpointFile, Failure> {
+        let whole_state = content == Content::Whole;
+        let request = v1::ReadCheckpointRequest { name: name.to_string(), step, whole_state };
+        let mut pieces = self.control.read_checkpoint(request).await?.into_inner();
+        let mut header = None;
+        let mut bytes = Vec::new();
+        while let Some(v1::ReadCheckpointResponse { data, header: h }) = pieces.message().await? {
+            header = header.or(h);
+            bytes.extend_from_slice(&data);
+        }
+        let v1::CheckpointHeader { step, weights_sha256, spec_json } = given(header, "ReadCheckpointResponse.header")?;
+        Ok(CheckpointFile { step, weights_sha256, spec: spec_from_json(&spec_json)?, bytes })
+    }
+}
+
+/// The specification of a run that a coordinator told of.
+pub(crate) fn spec_of(run: &v1::Run) -> Result<JobSpec, Failure> {
+    spec_from_json(&run.spec_json)
+}
+
+fn spec_from_json(json: &str) -> Result<JobSpec, Failure> {
+    let spec = convert::spec_from_json(json).context("the coordinator sent a job that this program does not know");
+    spec.map_err(|e| Failure::failed(e).hint("coordinator and command line may be of different versions"))
+}
+
+fn given<T>(field: Option<T>, name: &str) -> Result<T, tonic::Status> {
+    field.ok_or_else(|| tonic::Status::internal(format!("the coordinator's reply lacks {name}")))
+}
+
+/// `url` with `http://` before it if that was left out.
+pub(crate) fn with_scheme(url: &str) -> String {
+    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
+}

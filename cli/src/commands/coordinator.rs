@@ -1,0 +1,44 @@
+//! `phalanx coordinator`: serves until asked to end.
+
+use anyhow::Context;
+use domain::engine::Timing;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::CoordinatorServiceArgs;
+use crate::embedded::{self, bind, reach, url_of};
+use crate::exit::{Exit, Failure};
+use crate::interrupts::Interrupts;
+use crate::output::print;
+
+pub(crate) async fn run(args: CoordinatorServiceArgs) -> Result<Exit, Failure> {
+    let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
+    let state_dir = args.state_dir.state_dir;
+    if let Some(url) = coordinator::live_url(&state_dir) {
+        let message = format!("state directory {} is in use by the coordinator at {url}", state_dir.display());
+        return Err(Failure::config(anyhow::Error::msg(message)).hint("--state-dir DIR takes another folder"));
+    }
+    let listener = bind(args.listen).await?;
+    let url = url_of(listener.local_addr()?);
+    let ready = format!("coordinator at {url} with its state in {}", state_dir.display());
+    let config = coordinator::Config { state_dir, timing: Timing::default() };
+    let shutdown = CancellationToken::new();
+    let service = coordinator::run(config, listener, shutdown.clone());
+    let asked = async {
+        interrupts.next().await;
+        shutdown.cancel();
+        // A second signal does not wait for what the first one began.
+        interrupts.next().await;
+    };
+    // Who reads the line may count on the coordinator and on its place in the state directory.
+    let announced = async {
+        reach(&url).await?;
+        print(&ready)?;
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        ended = service => ended.map(|()| Exit::Done).map_err(embedded::failure),
+        () = asked => Ok(Exit::Left),
+        failure = announced => failure,
+    }
+}

@@ -1,0 +1,81 @@
+//! `phalanx launch`: from a job file to a trained model.
+
+use anyhow::Context;
+use domain::spec::JobSpec;
+use proto::v1::Run;
+use tonic::Code;
+
+use crate::args::LaunchArgs;
+use crate::client::Client;
+use crate::cluster::{Cluster, Ending, start_coordinator};
+use crate::exit::{Exit, Failure};
+use crate::follow::{self, Ended};
+use crate::interrupts::Interrupts;
+use crate::job::{self, Overrides};
+use crate::output::Show;
+
+pub(crate) async fn run(args: LaunchArgs) -> Result<Exit, Failure> {
+    let overrides = Overrides { name: args.name.clone(), workers: args.workers, steps: None };
+    let spec = job::with_overrides(job::read(&args.file)?, overrides)?;
+    match &args.place.coordinator.coordinator {
+        Some(url) => on_running_cluster(url, &spec, args.json).await,
+        None => on_own_cluster(&args, &spec).await,
+    }
+}
+
+async fn on_running_cluster(url: &str, spec: &JobSpec, json: bool) -> Result<Exit, Failure> {
+    let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
+    let mut client = Client::connect(url).await?;
+    let run = submit(&mut client, spec).await?;
+    let mut show = Show::new(json);
+    show.started(&run, client.url(), None)?;
+    let ended = follow::follow(&client, &run, None, &mut show, &mut interrupts, &mut None).await?;
+    follow::conclude(ended, &run.name, &show)
+}
+
+async fn on_own_cluster(args: &LaunchArgs, spec: &JobSpec) -> Result<Exit, Failure> {
+    let state_dir = &args.place.state_dir.state_dir;
+    let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
+    let submitted = start_coordinator(state_dir, args.local.listen, async |client| submit(client, spec).await);
+    let (embedded, client, run) = submitted.await?;
+    let cluster = Cluster::complete(embedded, state_dir, spec.workers, args.local.threads).await?;
+    let mut show = Show::new(args.json);
+    show.started(&run, client.url(), Some(spec.workers))?;
+    train(cluster, &client, &run, &mut show, &mut interrupts).await
+}
+
+/// Follows `run` on a cluster of our own, and ends the cluster with it.
+pub(crate) async fn train(
+    mut cluster: Cluster,
+    client: &Client,
+    run: &Run,
+    show: &mut Show,
+    interrupts: &mut Interrupts,
+) -> Result<Exit, Failure> {
+    let ended = follow::follow(client, run, Some(&mut cluster), show, interrupts, &mut None).await;
+    let ending = match &ended {
+        Ok(Ended::Run(_) | Ended::Detached) => Ending::Orderly,
+        Ok(Ended::AtOnce) | Err(_) => Ending::AtOnce,
+    };
+    let closed = cluster.end(ending).await;
+    let exit = follow::conclude(ended?, &run.name, show)?;
+    closed?;
+    Ok(exit)
+}
+
+/// Hands the job in.
+pub(crate) async fn submit(client: &mut Client, spec: &JobSpec) -> Result<Run, Failure> {
+    let status = match client.submit(spec).await {
+        Ok(run) => return Ok(run),
+        Err(status) => status,
+    };
+    let exists = status.code() == Code::AlreadyExists;
+    let has_way_out = status.message().contains("hint:");
+    let failure = Failure::from(status);
+    if exists && !has_way_out {
+        let name = &spec.name;
+        let hint = format!("--name NAME begins another run, phalanx resume {name} goes on with one that has stopped");
+        return Err(failure.hint(hint));
+    }
+    Err(failure)
+}

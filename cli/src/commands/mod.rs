@@ -1,0 +1,37 @@
+//! One file per command: find the coordinator, ask, show.
+
+mod audit;
+mod checkpoint;
+mod completions;
+mod coordinator;
+mod launch;
+mod list;
+mod logs;
+mod resume;
+mod status;
+mod stop;
+mod validate;
+mod verify;
+mod worker;
+
+use crate::args::Verb;
+use crate::exit::{Exit, Failure};
+
+/// Does what was asked.
+pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Launch(args) => launch::run(args).await,
+        Verb::Resume(args) => resume::run(args).await,
+        Verb::Stop(args) => stop::run(args).await,
+        Verb::Status(args) => status::run(args).await,
+        Verb::List(args) => list::run(args).await,
+        Verb::Logs(args) => logs::run(args).await,
+        Verb::Checkpoint(args) => checkpoint::run(args.verb).await,
+        Verb::Audit(args) => audit::run(args).await,
+        Verb::Verify(args) => verify::run(args).await,
+        Verb::Validate(args) => validate::run(&args),
+        Verb::Coordinator(args) => coordinator::run(args).await,
+        Verb::Worker(args) => worker::run(args).await,
+        Verb::Completions(args) => completions::run(&args),
+    }
+}

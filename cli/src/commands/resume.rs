@@ -1,0 +1,79 @@
+//! `phalanx resume`: a stopped or failed run goes on. Where no coordinator is running, it brings everything with it, and
+//! then takes up a run too that was broken off in the middle.
+
+use anyhow::Context;
+use domain::spec::JobSpec;
+use proto::v1::Run;
+
+use crate::args::ResumeArgs;
+use crate::client::{Client, spec_of};
+use crate::cluster::{Cluster, start_coordinator};
+use crate::commands::launch;
+use crate::exit::{Exit, Failure};
+use crate::follow::{self, is_ended};
+use crate::interrupts::Interrupts;
+use crate::job;
+use crate::output::Show;
+use crate::session::{live_coordinator, must_exist};
+
+pub(crate) async fn run(args: ResumeArgs) -> Result<Exit, Failure> {
+    match live_coordinator(&args.place) {
+        Some(url) => on_running_cluster(&url, &args).await,
+        None => on_own_cluster(&args).await,
+    }
+}
+
+async fn on_running_cluster(url: &str, args: &ResumeArgs) -> Result<Exit, Failure> {
+    if args.workers.is_some() {
+        let message = format!("--workers starts nothing: the coordinator at {url} has workers of its own");
+        return Err(Failure::config(anyhow::Error::msg(message)).hint("phalanx worker --coordinator URL adds one"));
+    }
+    let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
+    let mut client = Client::connect(url).await?;
+    let run = client.run(&args.run).await?;
+    client.resume(&args.run).await?;
+    let mut show = Show::new(args.json);
+    show.started(&run, client.url(), None)?;
+    let ended = follow::follow(&client, &run, None, &mut show, &mut interrupts, &mut None).await?;
+    follow::conclude(ended, &run.name, &show)
+}
+
+async fn on_own_cluster(args: &ResumeArgs) -> Result<Exit, Failure> {
+    let state_dir = &args.place.state_dir.state_dir;
+    must_exist(state_dir)?;
+    let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
+    let taken_up = start_coordinator(state_dir, args.local.listen, async |client| take_up(client, args).await);
+    let (embedded, client, (run, workers)) = taken_up.await?;
+    let cluster = Cluster::complete(embedded, state_dir, workers, args.local.threads).await?;
+    let mut show = Show::new(args.json);
+    show.started(&run, client.url(), Some(workers))?;
+    launch::train(cluster, &client, &run, &mut show, &mut interrupts).await
+}
+
+/// Lets the run go on. The run as it was, and how many workers to start.
+pub(crate) async fn take_up(client: &mut Client, args: &ResumeArgs) -> Result<(Run, u32), Failure> {
+    let run = client.run(&args.run).await?;
+    let spec = spec_of(&run)?;
+    let workers = args.workers.unwrap_or(spec.workers);
+    check_workers(&spec, workers)?;
+    // A run that was broken off is still live for the coordinator, and goes on once it has workers.
+    if is_ended(&run) {
+        client.resume(&args.run).await?;
+    }
+    Ok((run, workers))
+}
+
+fn check_workers(spec: &JobSpec, workers: u32) -> Result<(), Failure> {
+    job::check_workers(spec, workers)?;
+    let JobSpec { workers: most, min_workers: least, .. } = spec;
+    if workers < *least {
+        return Err(Failure::config(anyhow::Error::msg(format!(
+            "workers ({workers}) must be >= min_workers ({least})"
+        ))));
+    }
+    if workers > *most {
+        let message = format!("workers ({workers}) must be <= the workers that the run takes ({most})");
+        return Err(Failure::config(anyhow::Error::msg(message)));
+    }
+    Ok(())
+}

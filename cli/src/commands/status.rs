@@ -1,0 +1,123 @@
+//! `phalanx status`: the cluster, or one run in detail.
+
+use domain::ids::RunName;
+use proto::v1::{GetClusterResponse, Run, Worker};
+use serde_json::json;
+
+use crate::args::StatusArgs;
+use crate::client::Client;
+use crate::commands::list::{runs_table, steps};
+use crate::exit::{Exit, Failure};
+use crate::output::{escape, json, percent, print, run_state_name, table, utc, worker_name};
+use crate::session::Session;
+
+pub(crate) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
+    let mut session = Session::to_read(&args.place).await?;
+    let shown = match &args.run {
+        Some(name) => of_run(&mut session.client, name, args.json).await,
+        None => of_cluster(&mut session.client, args.json).await,
+    };
+    session.close().await?;
+    print(&shown?)?;
+    Ok(Exit::Done)
+}
+
+async fn of_cluster(client: &mut Client, json: bool) -> Result<String, Failure> {
+    let GetClusterResponse { runs, workers } = client.cluster().await?;
+    if json {
+        let runs: Vec<_> = runs.iter().map(json::run).collect();
+        let workers: Vec<_> = workers.iter().map(json::worker).collect();
+        return Ok(json!({ "coordinator": client.url(), "runs": runs, "workers": workers }).to_string());
+    }
+    Ok(format!("{}\n\n{}", workers_table(&workers), runs_table(&runs)))
+}
+
+async fn of_run(client: &mut Client, name: &RunName, json: bool) -> Result<String, Failure> {
+    let run = client.run(name).await?;
+    Ok(if json { json::run(&run).to_string() } else { run_text(&run) })
+}
+
+fn workers_table(workers: &[Worker]) -> String {
+    let rows: Vec<[String; 6]> = workers
+        .iter()
+        .map(|worker| {
+            [
+                worker_name(worker.id),
+                escape(&worker.host),
+                worker.pid.to_string(),
+                escape(&worker.device),
+                if worker.connected { "connected" } else { "away" }.to_owned(),
+                if worker.run.is_empty() { "-".to_owned() } else { escape(&worker.run) },
+            ]
+        })
+        .collect();
+    table(["WORKER", "HOST", "PID", "DEVICE", "STATE", "RUN"], &rows)
+}
+
+fn run_text(run: &Run) -> String {
+    let state = run_state_name(run.state());
+    let reason = if run.reason.is_empty() { String::new() } else { format!(": {}", escape(&run.reason)) };
+    let members: Vec<String> = run.members.iter().map(|id| worker_name(*id)).collect();
+    let mut lines = vec![
+        format!("run:         {}", escape(&run.name)),
+        format!("state:       {state}{reason}"),
+        format!("step:        {}", steps(run)),
+        format!("submitted:   {}", utc(run.submitted_at_ms)),
+    ];
+    if let Some(ended) = run.ended_at_ms {
+        lines.push(format!("ended:       {}", utc(ended)));
+    }
+    lines.push(format!("workers:     {} of {} ({})", members.len(), run.workers_wanted, members.join(", ")));
+    lines.push(format!("generation:  {}, {} lost to failures", run.generation, run.failures));
+    if let Some(eval) = run.evals.last() {
+        let (accuracy, loss, step) = (percent(eval.accuracy), eval.loss, eval.step);
+        lines.push(format!("accuracy:    {accuracy} (eval loss {loss:.4}, step {step})"));
+    }
+    if let Some(checkpoint) = run.checkpoints.last() {
+        lines.push(format!("checkpoints: {}, the newest at step {}", run.checkpoints.len(), checkpoint.step));
+    }
+    lines.join("\n").replace(" ()\n", "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::v1::RunState;
+
+    #[test]
+    fn a_waiting_run_says_why() {
+        let mut run = Run {
+            name: "digits".to_owned(),
+            reason: "too few workers: 1 of 2".to_owned(),
+            workers_wanted: 2,
+            ..Run::default()
+        };
+        run.set_state(RunState::Waiting);
+        assert_eq!(
+            run_text(&run),
+            "run:         digits\n\
+             state:       waiting: too few workers: 1 of 2\n\
+             step:        0\n\
+             submitted:   1970-01-01T00:00:00Z\n\
+             workers:     0 of 2\n\
+             generation:  0, 0 lost to failures"
+        );
+    }
+
+    #[test]
+    fn workers_have_a_line_each() {
+        let worker = Worker {
+            id: 0xabcd_ef01 << 32,
+            host: "node\u{1b}1".to_owned(),
+            pid: 42,
+            device: "cpu".to_owned(),
+            connected: true,
+            ..Worker::default()
+        };
+        assert_eq!(
+            workers_table(&[worker]),
+            "WORKER    HOST         PID  DEVICE  STATE      RUN\n\
+             abcdef01  node\\u{1b}1  42   cpu     connected  -"
+        );
+    }
+}

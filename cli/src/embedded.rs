@@ -1,0 +1,144 @@
+//! A coordinator in this process, for as long as a command runs.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use coordinator::CoordinatorError;
+use domain::engine::Timing;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Client;
+use crate::exit::Failure;
+
+/// A free port on this machine only.
+pub(crate) const ANY_LOCAL_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A running coordinator. Dropping it without [`Embedded::shut_down`] leaves its journal as a crash would: whole.
+pub(crate) struct Embedded {
+    url: String,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), CoordinatorError>>,
+}
+
+impl Embedded {
+    /// Starts one on `state_dir` and connects to it.
+    pub(crate) async fn start(state_dir: &Path, listen: SocketAddr, timing: Timing) -> Result<(Self, Client), Failure> {
+        if let Some(url) = coordinator::live_url(state_dir) {
+            return Err(in_use(state_dir, &url));
+        }
+        let listener = bind(listen).await?;
+        let url = url_of(listener.local_addr()?);
+        let shutdown = CancellationToken::new();
+        let config = coordinator::Config { state_dir: state_dir.to_owned(), timing };
+        let task = tokio::spawn(coordinator::run(config, listener, shutdown.clone()));
+        let mut embedded = Self { url, shutdown, task };
+        let url = embedded.url.clone();
+        let connected = tokio::select! {
+            biased;
+            failure = embedded.ended() => Err(failure),
+            client = reach(&url) => client,
+        };
+        match connected {
+            Ok(client) => Ok((embedded, client)),
+            // It may have lost a race for the folder: then the winner is worth naming.
+            Err(failure) => Err(coordinator::live_url(state_dir).map_or(failure, |url| in_use(state_dir, &url))),
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Waits for an end that nobody asked for.
+    pub(crate) async fn ended(&mut self) -> Failure {
+        match (&mut self.task).await {
+            Ok(Ok(())) => Failure::failed(anyhow::Error::msg("the coordinator ended")),
+            Ok(Err(error)) => failure(error),
+            Err(panic) => Failure::failed(anyhow::Error::new(panic).context("the coordinator broke off")),
+        }
+    }
+
+    /// Ends it, everything written.
+    pub(crate) async fn shut_down(self) -> Result<(), Failure> {
+        self.shutdown.cancel();
+        match self.task.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(failure(error)),
+            Err(panic) => Err(Failure::failed(anyhow::Error::new(panic).context("the coordinator broke off"))),
+        }
+    }
+}
+
+/// Connects to a coordinator that is just starting, and waits for its first reply.
+pub(crate) async fn reach(url: &str) -> Result<Client, Failure> {
+    let mut client = Client::connect(url).await?;
+    client.cluster().await?;
+    Ok(client)
+}
+
+/// Binds `address`, or says what to do about it.
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
+    bound.map_err(|e| Failure::config(e).hint(format!("--listen {}:0 takes a port that is free", bracketed(address))))
+}
+
+fn bracketed(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) => v4.ip().to_string(),
+        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    }
+}
+
+/// The URL at which a coordinator that listens on `address` is reached from this machine.
+pub(crate) fn url_of(address: SocketAddr) -> String {
+    let mut reached = address;
+    if address.ip().is_unspecified() {
+        reached.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    format!("http://{reached}")
+}
+
+/// A coordinator's own error: its state directory does not allow it to run.
+pub(crate) fn failure(error: CoordinatorError) -> Failure {
+    Failure::config(error)
+}
+
+fn in_use(state_dir: &Path, url: &str) -> Failure {
+    let message = format!("state directory {} is in use by the coordinator at {url}", state_dir.display());
+    Failure::config(anyhow::Error::msg(message))
+        .hint(format!("--coordinator {url} hands the job to that one, --state-dir DIR takes another folder"))
+}
+
+/// Where the coordinator of `state_dir` keeps checkpoints.
+pub(crate) fn checkpoint_folder(state_dir: &Path) -> PathBuf {
+    state_dir.join("checkpoints")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_reachable_from_this_machine() {
+        for (address, url) in [
+            ("127.0.0.1:7070", "http://127.0.0.1:7070"),
+            ("0.0.0.0:1", "http://127.0.0.1:1"),
+            ("[::1]:7070", "http://[::1]:7070"),
+        ] {
+            assert_eq!(url_of(address.parse().unwrap()), url);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_a_way_out() {
+        let taken = TcpListener::bind(ANY_LOCAL_PORT).await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let shown = bind(address).await.unwrap_err().to_string();
+        assert!(shown.starts_with(&format!("error: cannot listen on {address}: Address already in use")), "{shown}");
+        assert!(shown.ends_with("hint: --listen 127.0.0.1:0 takes a port that is free"), "{shown}");
+    }
+}

@@ -1,0 +1,39 @@
+//! What people and machines get to read. Data goes to standard output, everything else to standard error.
+
+mod escape;
+pub(crate) mod json;
+mod progress;
+mod show;
+mod table;
+mod time;
+
+use std::io::Write;
+
+pub(crate) use self::escape::{escape, escape_lines};
+pub(crate) use self::progress::{Change, Tracker, percent, run_state_name};
+pub(crate) use self::show::{Show, Summary};
+pub(crate) use self::table::table;
+pub(crate) use self::time::{duration, utc};
+
+/// Writes a line of data. An error means that nobody reads any more, and ends the command.
+pub(crate) fn print(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Tells a person something that is not data. Whether anybody hears it changes nothing.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// A worker's id as people see it, and as it stands in the logs.
+pub(crate) fn worker_name(id: u64) -> String {
+    format!("{:08x}", id >> 32)
+}
+
+/// `1 worker`, `2 workers`.
+pub(crate) fn count(number: u64, word: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {word}{plural}")
+}
