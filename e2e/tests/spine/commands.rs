@@ -1,0 +1,75 @@
+//! Every command on a short real run.
+
+use std::fs;
+
+use crate::phalanx::{Place, config, text, train};
+
+/// The digits job, a few steps long.
+fn short_job(place: &Place) -> String {
+    let datasets = crate::phalanx::root().join("datasets").display().to_string();
+    let yaml = fs::read_to_string(config("digits-vit.yaml")).expect("the example is there");
+    let yaml = yaml.replace("../datasets", &datasets).replacen("epochs:", "steps: 40 #", 1);
+    let path = place.path().join("short.yaml");
+    fs::write(&path, yaml).expect("a file");
+    path.display().to_string()
+}
+
+#[test]
+fn an_ended_run_can_be_looked_at_without_a_coordinator() {
+    let place = Place::new();
+    let ended = train(&place, &short_job(&place), 2);
+
+    let list = text(&place.run(&["list"]).stdout);
+    assert!(list.contains("digits-vit") && list.contains("completed"), "{list}");
+    let status = place.json(&["status", "digits-vit", "--json"]);
+    assert_eq!((&status["step"], &status["total_steps"]), (&40.into(), &40.into()), "{status}");
+    let logs = text(&place.run(&["logs", "digits-vit"]).stdout);
+    assert!(logs.contains("generation 1"), "{logs}");
+    place.assert_audit_is_clean("digits-vit");
+
+    let listed = place.json(&["checkpoint", "list", "digits-vit", "--json"]);
+    assert!(listed.to_string().contains(ended["weights_sha256"].as_str().expect("a hash")), "{listed}");
+    assert!(place.run(&["checkpoint", "show", "digits-vit"]).status.success());
+}
+
+#[test]
+fn an_exported_checkpoint_is_a_hugging_face_folder() {
+    let place = Place::new();
+    train(&place, &short_job(&place), 1);
+    let output = place.run(&["checkpoint", "export", "digits-vit", "--output", "exported"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let folder = place.path().join("exported");
+    let config = fs::read_to_string(folder.join("config.json")).expect("config.json");
+    assert!(config.contains("ViTForImageClassification"), "{config}");
+    let model = fs::read(folder.join("model.safetensors")).expect("model.safetensors");
+    let header = u64::from_le_bytes(model[..8].try_into().expect("8 bytes")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&model[8..8 + header]).expect("a JSON header");
+    assert_eq!(header["__metadata__"]["format"], "pt");
+    assert_eq!(header["classifier.weight"]["shape"], serde_json::json!([10, 64]));
+
+    let again = place.run(&["checkpoint", "export", "digits-vit", "--output", "exported"]);
+    assert_ne!(again.status.code(), Some(0), "an export must not overwrite another one");
+}
+
+#[test]
+fn verify_finds_no_difference() {
+    let place = Place::new();
+    let output = place.run(&["verify", &config("digits-vit.yaml"), "--steps", "60"]);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(said.contains("0 ULP"), "{said}");
+}
+
+#[test]
+fn what_is_not_there_is_said_plainly() {
+    let place = Place::new();
+    train(&place, &short_job(&place), 1);
+    for command in ["status", "logs", "stop", "resume", "audit"] {
+        let output = place.run(&[command, "nobody"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        assert!(said.contains("nobody"), "{command}: {said}");
+    }
+    let output = place.run(&["status", "--coordinator", "http://127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+}

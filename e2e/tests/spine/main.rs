@@ -1,0 +1,7 @@
+//! The whole of Phalanx as its users run it: the real binary, real processes, real signals, real data.
+
+mod bad_input;
+mod commands;
+mod exact;
+mod faults;
+mod phalanx;
