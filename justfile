@@ -30,3 +30,4 @@ soak SEEDS="1200..20000":
 bench:
     cargo build --release
     python3 bench/spine.py
+    python3 bench/fashion.py

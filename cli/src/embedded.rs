@@ -36,15 +36,18 @@ impl Embedded {
         let task = tokio::spawn(coordinator::run(config, listener, shutdown.clone()));
         let mut embedded = Self { url, shutdown, task };
         let url = embedded.url.clone();
+        // It may have lost a race for the folder: then the winner is worth naming.
+        let other = || coordinator::live_url(state_dir).filter(|live| *live != url);
         let connected = tokio::select! {
             biased;
-            failure = embedded.ended() => Err(failure),
+            failure = embedded.ended() => return Err(other().map_or(failure, |url| in_use(state_dir, &url))),
             client = reach(&url) => client,
         };
-        match connected {
-            Ok(client) => Ok((embedded, client)),
-            // It may have lost a race for the folder: then the winner is worth naming.
-            Err(failure) => Err(coordinator::live_url(state_dir).map_or(failure, |url| in_use(state_dir, &url))),
+        match (connected, other()) {
+            (Ok(client), _) => Ok((embedded, client)),
+            (Err(_), Some(url)) => Err(in_use(state_dir, &url)),
+            // Its own reason tells more than that it cannot be reached.
+            (Err(failure), None) => Err(embedded.shut_down().await.err().unwrap_or(failure)),
         }
     }
 

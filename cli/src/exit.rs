@@ -102,30 +102,37 @@ impl From<tonic::Status> for Failure {
             | Code::Internal
             | Code::DataLoss => Exit::Failed,
         };
-        let (message, hint) = match status.message() {
-            "" => (format!("the coordinator replied {:?}", status.code()), None),
-            message => match message.split_once("\nhint: ") {
-                Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
-                None => (message.to_owned(), None),
-            },
+        let message = match status.message() {
+            "" => format!("the coordinator replied {:?}", status.code()),
+            message => message.to_owned(),
         };
-        Self { exit, error: anyhow::Error::msg(message), hint }
+        Self { exit, error: anyhow::Error::msg(message), hint: None }
     }
 }
 
-/// The chain of causes on one line, each said once, then the hint on a line of its own.
+/// The chain of causes on one line, each said once, then the hint on a line of its own: the failure's, or the first that
+/// a cause brings along after `\nhint: `.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = self.error.to_string();
-        for cause in self.error.chain().skip(1) {
-            let cause = cause.to_string();
-            if !said.contains(&cause) {
+        let mut said = String::new();
+        let mut way_out = None;
+        for cause in self.error.chain().map(ToString::to_string) {
+            let cause = match cause.split_once("\nhint: ") {
+                Some((cause, hint)) => {
+                    way_out.get_or_insert(hint.to_owned());
+                    cause
+                }
+                None => &cause,
+            };
+            if said.is_empty() {
+                cause.clone_into(&mut said);
+            } else if !said.contains(cause) {
                 said.push_str(": ");
-                said.push_str(&cause);
+                said.push_str(cause);
             }
         }
         write!(f, "error: {}", escape_lines(&said))?;
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = self.hint.as_ref().or(way_out.as_ref()) {
             write!(f, "\n  hint: {}", escape_lines(hint))?;
         }
         Ok(())
@@ -147,6 +154,9 @@ mod tests {
             shown,
             "error: cannot listen on 127.0.0.1:7070: Address already in use (os error 98)\n  hint: take another port"
         );
+        let inner =
+            Err::<(), _>(anyhow::Error::msg("it is in use\nhint: stop the other")).context("cannot open").unwrap_err();
+        assert_eq!(Failure::config(inner).to_string(), "error: cannot open: it is in use\n  hint: stop the other");
         let twice = anyhow::Error::msg("tcp connect error").context("no way: tcp connect error");
         assert_eq!(Failure::failed(twice).to_string(), "error: no way: tcp connect error");
     }

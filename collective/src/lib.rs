@@ -2,7 +2,7 @@
 //!
 //! Start with the trait [`Collective`], which holds the contract. [`local`] fulfils it for threads of one process,
 //! [`ring`] for processes over TCP, and [`faulty`] wraps either to rehearse failures. One conformance suite,
-//! `tests/conformance.rs`, runs on all of them.
+//! `tests/conformance`, runs on all of them.
 //!
 //! A collective lives as long as one *generation* of a group and is never repaired: whatever goes wrong ends it for
 //! every rank, and the group forms again with the next generation. What this crate does not do: it does not decide who

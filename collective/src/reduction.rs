@@ -126,6 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "a rank may have a single part")]
     fn parts_that_do_not_tile_the_tree_are_named() {
         let check = |leaves: u32, ranges: &[&[Range<u32>]], expected: Option<&str>| {
             let ranges: Vec<_> = ranges.iter().map(|ranges| ranges.to_vec()).collect();

@@ -6,7 +6,7 @@ use rusqlite::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process, or another handle of this one, holds the state folder.
-    #[error("state folder {} is in use by another coordinator; hint: stop it, or choose another folder", folder.display())]
+    #[error("state folder {} is in use by another coordinator\nhint: stop it, or choose another folder", folder.display())]
     InUse {
         /// The folder.
         folder: PathBuf,
@@ -21,7 +21,7 @@ pub enum StoreError {
     },
     /// The file was written by a newer version of this program.
     #[error(
-        "{} has schema version {found}, this program knows versions up to {known}; hint: use the newer phalanx that wrote it",
+        "{} has schema version {found}, this program knows versions up to {known}\nhint: use the newer phalanx that wrote it",
         file.display()
     )]
     NewerSchema {
@@ -41,7 +41,7 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// The file is a database, but not one of ours.
-    #[error("{} holds tables that phalanx did not make; hint: choose another state folder", file.display())]
+    #[error("{} holds tables that phalanx did not make\nhint: choose another state folder", file.display())]
     Foreign {
         /// The database.
         file: PathBuf,

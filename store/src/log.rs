@@ -18,7 +18,7 @@ pub const LOG_TEXT_BYTES_MAX: usize = 4096;
 pub struct NewLogLine {
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// `coordinator`, or a worker's id.
+    /// `coordinator`, or a worker's id in its short form (`WorkerId::short`).
     pub source: String,
     /// `info`, `warn` or `error`.
     pub level: String,
@@ -33,7 +33,7 @@ pub struct LogLine {
     pub sequence: u64,
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// `coordinator`, or a worker's id.
+    /// `coordinator`, or a worker's id in its short form (`WorkerId::short`).
     pub source: String,
     /// `info`, `warn` or `error`.
     pub level: String,

@@ -53,19 +53,21 @@ pub(crate) async fn serve(
             () = shutdown.cancelled() => return Ok(Ending::Asked),
             connected = endpoint.connect() => connected,
         };
+        let mut was_there = false;
         match connected {
-            Ok(channel) => match stream(channel, info, outbox, commands, shutdown, &mut last_contact).await {
+            Ok(channel) => match stream(channel, info, outbox, commands, shutdown).await {
                 StreamEnd::Asked => return Ok(Ending::Asked),
                 StreamEnd::Lost { cause, welcomed } => {
                     if welcomed {
                         info!(cause, "connection to the coordinator lost, going on without it");
-                        pause = PAUSE_MIN;
+                        // It was there until now, however long it had nothing to say.
+                        (was_there, last_contact, pause) = (true, Instant::now(), PAUSE_MIN);
                     }
                 }
             },
             Err(cause) => debug!(%cause, "the coordinator is not reachable"),
         }
-        if last_contact.elapsed() > config.orphan_limit {
+        if !was_there && last_contact.elapsed() > config.orphan_limit {
             warn!(limit_s = config.orphan_limit.as_secs(), "the coordinator was gone for too long, giving up");
             return Ok(Ending::Orphaned);
         }
@@ -87,7 +89,6 @@ async fn stream(
     outbox: &Outbox,
     commands: &Commands,
     shutdown: &CancellationToken,
-    last_contact: &mut Instant,
 ) -> StreamEnd {
     let (up, reports) = mpsc::channel(STREAM_QUEUE);
     let hello = Report::Hello { worker: info.clone(), running: outbox.running() };
@@ -129,7 +130,6 @@ async fn stream(
                     Ok(None) => return lost("the coordinator closed the stream".to_owned(), lease.is_some()),
                     Err(status) => return lost(status.message().to_owned(), lease.is_some()),
                 };
-                *last_contact = Instant::now();
                 match convert::command_from_wire(command) {
                     Ok(Command::Welcome { lease_ms, checkpoint_url }) => {
                         lease = Some(Duration::from_millis(lease_ms));
@@ -234,16 +234,24 @@ mod tests {
         Report::DataOpened { trial: "a/0".parse().unwrap(), train_samples, total_steps: 1 }
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_was_not_acknowledged_is_sent_again_over_the_next_stream() {
+    /// A worker's connection at work, and its coordinator.
+    struct Working {
+        streams: mpsc::Receiver<Attached>,
+        outbox: Outbox,
+        serving: tokio::task::JoinHandle<Result<Ending, WorkerError>>,
+        device: std::thread::JoinHandle<()>,
+        server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    }
+
+    async fn start(orphan_limit: Duration) -> Working {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = Config {
             coordinator: format!("http://{}", listener.local_addr().unwrap()),
             bind: "127.0.0.1".parse().unwrap(),
-            orphan_limit: Duration::from_secs(60),
+            orphan_limit,
             threads: None,
         };
-        let (attached, mut streams) = mpsc::channel(1);
+        let (attached, streams) = mpsc::channel(1);
         let server = tonic::transport::Server::builder()
             .add_service(WorkerLinkServer::new(Coordinator(attached)))
             .serve_with_incoming(TcpListenerStream::new(listener));
@@ -267,7 +275,12 @@ mod tests {
             commands.shut_down();
             ending
         });
+        Working { streams, outbox, serving, device: device.thread, server }
+    }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_not_acknowledged_is_sent_again_over_the_next_stream() {
+        let Working { mut streams, outbox, serving, device, server } = start(Duration::from_secs(60)).await;
         outbox.send(opened(1));
         outbox.send(opened(2));
         let mut first = streams.recv().await.unwrap();
@@ -285,7 +298,29 @@ mod tests {
         assert_eq!([second.report().await, second.report().await], [(2, opened(2)), (3, opened(3))]);
         second.command(Command::Shutdown).await;
         assert_eq!(serving.await.unwrap().unwrap(), Ending::Asked);
-        device.thread.join().unwrap();
+        device.join().unwrap();
         server.abort();
+    }
+
+    /// A connected coordinator with nothing to say is not gone: only the time after it was lost counts.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_orphan_limit_begins_when_the_connection_ends() {
+        let Working { mut streams, outbox, mut serving, device, server } = start(Duration::ZERO).await;
+        let mut first = streams.recv().await.unwrap();
+        first.welcome().await;
+        outbox.send(opened(1));
+        assert_eq!(first.report().await, (1, opened(1)));
+        drop(first);
+
+        let mut second = tokio::select! {
+            second = streams.recv() => second.unwrap(),
+            ending = &mut serving => panic!("it gave up: {ending:?}"),
+        };
+        second.welcome().await;
+        assert_eq!(second.report().await, (1, opened(1)));
+        server.abort();
+        drop((second, streams));
+        assert_eq!(serving.await.unwrap().unwrap(), Ending::Orphaned);
+        device.join().unwrap();
     }
 }

@@ -103,7 +103,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<Ending, 
     if let Err(cause) = models::set_threads(threads.map_or(1, NonZeroUsize::get)) {
         warn!(cause = report::chain(&cause), "the number of threads stays as it is");
     }
-    info!(worker = %report::short(info.id), pid = info.pid, "worker started");
+    info!(worker = info.id.short(), pid = info.pid, "worker started");
 
     let offers = peer::Offers::default();
     let peers = tokio::spawn(peer::serve(peer_listener, offers.clone(), shutdown.child_token()));

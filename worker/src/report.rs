@@ -1,11 +1,11 @@
 //! What is on its way to the coordinator.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use domain::engine::Running;
-use domain::ids::{TrialId, WorkerId};
+use domain::ids::TrialId;
 use proto::convert::{self, LogLine, Report};
 use proto::v1;
 use tokio::sync::Notify;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 /// Reports kept for an absent coordinator. A step's record of 64 samples takes some 300 bytes, so this bridges 200,000
 /// steps; beyond it the worker waits instead of losing anything.
 const UNACKNOWLEDGED_BYTES_MAX: usize = 64 << 20;
-/// Log lines kept for an absent coordinator; further ones are dropped.
+/// Log lines kept for an absent coordinator; further ones are dropped and counted.
 const LOG_LINES_MAX: usize = 1000;
 
 /// The queue between the device thread, which must not wait for the network, and the connection, which must not block:
@@ -37,6 +37,8 @@ struct Queue {
     unacknowledged: VecDeque<(u64, v1::Report)>,
     bytes: usize,
     logs: VecDeque<v1::Report>,
+    /// Lines dropped since there was room, by trial.
+    dropped: BTreeMap<TrialId, u64>,
     running: Option<Running>,
     closed: bool,
 }
@@ -62,13 +64,14 @@ impl Outbox {
         sequence
     }
 
-    /// Queues a line for the run's log, or drops it if the coordinator has been away for long.
+    /// Queues a line for the run's log, or drops and counts it if the coordinator has been away for long.
     pub(crate) fn log(&self, trial: &TrialId, level: &str, text: String) {
-        let line = LogLine { at_ms: now_ms(), level: level.to_owned(), text };
-        let report = convert::report_to_wire(0, Report::Logs { trial: trial.clone(), lines: vec![line] });
         let mut queue = self.lock();
-        if queue.logs.len() < LOG_LINES_MAX {
-            queue.logs.push_back(report);
+        // What is queued comes first, then how many were dropped after it, and only then lines that are newer still.
+        if queue.logs.len() < LOG_LINES_MAX && queue.dropped.is_empty() {
+            queue.logs.push_back(log_line(trial, level, text));
+        } else {
+            *queue.dropped.entry(trial.clone()).or_default() += 1;
         }
         drop(queue);
         self.0.added.notify_one();
@@ -97,6 +100,11 @@ impl Outbox {
         if let Some(log) = queue.logs.pop_front() {
             return Some(log);
         }
+        if let Some((trial, count)) = queue.dropped.pop_first() {
+            let (lines, were) = if count == 1 { ("line", "was") } else { ("lines", "were") };
+            let text = format!("{count} log {lines} {were} dropped while the coordinator was away");
+            return Some(log_line(&trial, "warn", text));
+        }
         let first = queue.unacknowledged.front()?.0;
         let index = (sent_through + 1).saturating_sub(first);
         queue.unacknowledged.get(index as usize).map(|(_, report)| report.clone())
@@ -124,6 +132,11 @@ impl Outbox {
     }
 }
 
+fn log_line(trial: &TrialId, level: &str, text: String) -> v1::Report {
+    let line = LogLine { at_ms: now_ms(), level: level.to_owned(), text };
+    convert::report_to_wire(0, Report::Logs { trial: trial.clone(), lines: vec![line] })
+}
+
 fn prost_len(report: &v1::Report) -> usize {
     prost::Message::encoded_len(report)
 }
@@ -144,11 +157,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A worker's id as people see it.
-pub(crate) fn short(id: WorkerId) -> String {
-    format!("{:08x}", id.0 >> 32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,11 +175,33 @@ mod tests {
         assert_eq!(outbox.acknowledged(), 2, "an older acknowledgement changes nothing");
     }
 
+    fn text_of(report: v1::Report) -> (String, String) {
+        match convert::report_from_wire(report).unwrap() {
+            Report::Logs { mut lines, .. } if lines.len() == 1 => {
+                let LogLine { at_ms: _, level, text } = lines.remove(0);
+                (level, text)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn log_lines_are_bounded() {
+    fn log_lines_are_bounded_and_dropped_ones_counted() {
         let outbox = Outbox::default();
         let trial: TrialId = "a/0".parse().unwrap();
-        (0..2 * LOG_LINES_MAX).for_each(|i| outbox.log(&trial, "info", i.to_string()));
-        assert_eq!(std::iter::from_fn(|| outbox.next(0)).count(), LOG_LINES_MAX);
+        let log = |line: usize| outbox.log(&trial, "info", line.to_string());
+        (0..LOG_LINES_MAX + 7).for_each(log);
+        let next = || outbox.next(0).map(text_of);
+        assert_eq!(next(), Some(("info".into(), "0".into())));
+        // There is room again, but a line in it would come before the count of older ones.
+        log(LOG_LINES_MAX + 7);
+        for line in 1..LOG_LINES_MAX {
+            assert_eq!(next(), Some(("info".into(), line.to_string())));
+        }
+        let told = "8 log lines were dropped while the coordinator was away";
+        assert_eq!(next(), Some(("warn".into(), told.into())));
+        log(0);
+        assert_eq!(next(), Some(("info".into(), "0".into())));
+        assert_eq!(next(), None, "what was told is not told again");
     }
 }

@@ -136,8 +136,8 @@ impl Training<'_> {
                 Ok(true)
             }
             NonFinitePolicy::Stop => {
-                let hint = "hint: lower schedule.lr_max, or set train.on_non_finite to skip or rollback";
-                Err(Halt::Failed(format!("{cause}; {hint}")))
+                let remedy = "lower schedule.lr, or set train.on_non_finite to skip or rollback";
+                Err(Halt::Failed(format!("{cause}; {remedy}")))
             }
             NonFinitePolicy::Rollback => Err(Halt::Rollback { step, cause }),
         }

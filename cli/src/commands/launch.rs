@@ -70,11 +70,10 @@ pub(crate) async fn submit(client: &mut Client, spec: &JobSpec) -> Result<Run, F
         Err(status) => status,
     };
     let exists = status.code() == Code::AlreadyExists;
-    let has_way_out = status.message().contains("hint:");
     let failure = Failure::from(status);
-    if exists && !has_way_out {
+    if exists {
         let name = &spec.name;
-        let hint = format!("--name NAME begins another run, phalanx resume {name} goes on with one that has stopped");
+        let hint = format!("--name NAME begins another run; phalanx resume {name} goes on with a stopped or failed one");
         return Err(failure.hint(hint));
     }
     Err(failure)

@@ -64,7 +64,7 @@ impl Show {
         let style = ProgressStyle::with_template("{bar:30.cyan/dim} {pos}/{len} steps  {msg}")
             .expect("the template is constant")
             .progress_chars("━╸─");
-        Show::Bar(ProgressBar::new(0).with_style(style))
+        Show::Bar(ProgressBar::no_length().with_style(style))
     }
 
     /// A bar where somebody is watching and text is wanted, and nothing at all elsewhere.

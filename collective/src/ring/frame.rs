@@ -1,5 +1,7 @@
 //! Frames: what travels between two ranks once they are connected.
 
+use std::io::{self, ErrorKind};
+
 use crate::CollectiveError;
 use crate::MAX_PARTS;
 
@@ -26,6 +28,9 @@ pub(super) enum Kind {
     Partial = 4,
     /// Elements of the whole sum, from the rank that owns them.
     Sum = 5,
+    /// The last frame of a rank that leaves with all its operations complete. Without it, the end of a connection is a
+    /// failure.
+    Farewell = 6,
 }
 
 impl Kind {
@@ -36,6 +41,7 @@ impl Kind {
             3 => "all_gather data",
             4 => "partial sum",
             5 => "sum",
+            6 => "farewell",
             _ => "unknown",
         }
     }
@@ -50,7 +56,8 @@ pub(super) fn header(sequence: u64, kind: Kind, length: usize) -> [u8; HEADER_BY
     header
 }
 
-/// Checks the header of a frame of `kind` in operation `sequence`, and returns the length of its payload.
+/// Checks the header of a frame of `kind` in operation `sequence`, and returns the length of its payload. A farewell
+/// instead of it means that the peer is gone.
 pub(super) fn check_header(
     header: &[u8; HEADER_BYTES],
     sequence: u64,
@@ -59,6 +66,10 @@ pub(super) fn check_header(
 ) -> Result<usize, CollectiveError> {
     let [s0, s1, s2, s3, s4, s5, s6, s7, l0, l1, l2, l3, code, zeros @ ..] = *header;
     let came = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+    if code == Kind::Farewell as u8 {
+        let source = io::Error::new(ErrorKind::ConnectionReset, "left the group");
+        return Err(CollectiveError::PeerLost { rank, source });
+    }
     if (came, code, zeros) != (sequence, kind as u8, [0; 3]) {
         let detail = format!(
             "expected a frame '{}' of operation {sequence}, got '{}' of operation {came}",

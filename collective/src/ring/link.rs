@@ -75,11 +75,19 @@ impl Link {
             (&*self.socket).read_vectored(&mut [IoSliceMut::new(target), ahead])
         };
         if matches!(read, Ok(0)) {
-            return Err(self.lost(io::Error::new(ErrorKind::UnexpectedEof, "the connection was closed")));
+            return Err(self.closed());
         }
         let read = self.now(read)?;
         self.end += read.saturating_sub(wanted);
         Ok(read.min(wanted))
+    }
+
+    /// The peer's end of the connection is closed: fails unless something came before the end that is still to be read.
+    pub(super) fn check_end(&self) -> Result<(), CollectiveError> {
+        if self.ahead().is_empty() && self.socket.peek(&mut [0]).map_err(|error| self.lost(error))? == 0 {
+            return Err(self.closed());
+        }
+        Ok(())
     }
 
     /// What was read ahead and not taken yet.
@@ -107,6 +115,10 @@ impl Link {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
             other => other.map_err(|error| self.lost(error)),
         }
+    }
+
+    fn closed(&self) -> CollectiveError {
+        self.lost(io::Error::new(ErrorKind::UnexpectedEof, "the connection was closed"))
     }
 
     fn lost(&self, source: io::Error) -> CollectiveError {

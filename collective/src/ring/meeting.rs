@@ -6,6 +6,11 @@ use super::wait::Drive;
 use crate::CollectiveError;
 
 /// One start frame to every peer, and one from each.
+///
+/// A rank waits here for peers that are still computing, so it must learn of the failure of those that have come
+/// already. Their connections are watched, and end in one of two ways. A peer that has finished the meeting went on or
+/// said farewell: something comes after its start, and whoever is missing here is on the way, since that peer has met
+/// it. A peer with nothing after its start has failed.
 pub(super) struct Meeting {
     sequence: u64,
     kind: Kind,
@@ -13,6 +18,8 @@ pub(super) struct Meeting {
     /// By link: bytes of the frame that were sent, and the peer's start.
     sent: Vec<usize>,
     received: Vec<Option<Vec<u8>>>,
+    /// By link: whether the peer is known to have finished the meeting.
+    finished: Vec<bool>,
 }
 
 impl Meeting {
@@ -20,7 +27,7 @@ impl Meeting {
         debug_assert!(start.len() <= MAX_START_BYTES);
         let mut frame = header(sequence, kind, start.len()).to_vec();
         frame.extend_from_slice(start);
-        Self { sequence, kind, frame, sent: vec![0; links], received: vec![None; links] }
+        Self { sequence, kind, frame, sent: vec![0; links], received: vec![None; links], finished: vec![false; links] }
     }
 
     /// The peers' starts, by link.
@@ -36,6 +43,16 @@ impl Drive for Meeting {
 
     fn wants_receive(&self, index: usize) -> bool {
         self.received[index].is_none()
+    }
+
+    fn watches(&self, index: usize) -> bool {
+        !self.finished[index]
+    }
+
+    fn ended(&mut self, index: usize, link: &Link) -> Result<(), CollectiveError> {
+        link.check_end()?;
+        self.finished[index] = true;
+        Ok(())
     }
 
     fn send(&mut self, index: usize, link: &mut Link) -> Result<(), CollectiveError> {

@@ -10,7 +10,8 @@
 //!    it is about to do, and waits for all of theirs. A small gather is complete then. Bulk data follows in frames of at
 //!    most [`CHUNK_BYTES`], in an order that both ends derive from the start frames. A reduction is a reduce-scatter by
 //!    range of elements and an all-gather of the sums; they overlap, as each chunk is sent on once it is added up.
-//! 3. **The end**: any failure, an abort, or a drop shuts every connection down, which the peers see at once.
+//! 3. **The end**: any failure, an abort, or a drop shuts every connection down, which the peers see at once. A rank that
+//!    leaves with all its operations complete says farewell before, so that peers still in the last one can finish it.
 //!
 //! Every frame carries the number of its operation, its kind and its length, and all three are checked; memory is
 //! reserved only for lengths that follow from this rank's own arguments or lie within a constant bound.
@@ -49,7 +50,7 @@ mod wait;
 use crate::reduction::{Plan, check_parts};
 use crate::{AbortHandle, Collective, CollectiveError, MAX_GATHER_BYTES, MAX_PARTS};
 use bulk::{Bulk, GatherRest, Reduction};
-use frame::{Kind, MAX_START_BYTES};
+use frame::{Kind, MAX_START_BYTES, header};
 use link::{Link, Sockets};
 use meeting::Meeting;
 use wait::{Drive, drive};
@@ -238,6 +239,13 @@ impl Collective for Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        if !self.broken && !self.abort.is_aborted() {
+            let farewell = header(self.sequence, Kind::Farewell, 0);
+            for link in &mut self.links {
+                // It does not fit only behind data that says the same: that this rank has finished its last meeting.
+                let _ = link.send(&farewell, &[]);
+            }
+        }
         // Closing is not enough while an aborting thread still holds the sockets.
         self.sockets.shut_down();
     }

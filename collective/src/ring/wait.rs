@@ -18,6 +18,16 @@ pub(super) trait Drive {
     /// Whether link `index` has still to deliver something in this stage.
     fn wants_receive(&self, index: usize) -> bool;
 
+    /// Whether the end of link `index` matters although it has nothing to send or to deliver.
+    fn watches(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// Called when the peer of a watched link has closed its end; looks at what that means.
+    fn ended(&mut self, _index: usize, _link: &Link) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
     /// Sends what the socket takes, at most one frame.
     fn send(&mut self, index: usize, link: &mut Link) -> Result<(), CollectiveError>;
 
@@ -49,6 +59,12 @@ pub(super) fn drive(links: &mut [Link], job: &mut impl Drive, deadline: Deadline
         }
         for &(index, flags) in &ready {
             let link = &mut links[index];
+            if !job.wants_receive(index) && !job.wants_send(index) {
+                if job.watches(index) {
+                    job.ended(index, link)?;
+                }
+                continue;
+            }
             // A hang-up or an error shows itself in the call that it ends.
             let failed = flags.intersects(PollFlags::ERR | PollFlags::HUP);
             if job.wants_receive(index) && (failed || flags.contains(PollFlags::IN)) {
@@ -61,7 +77,7 @@ pub(super) fn drive(links: &mut [Link], job: &mut impl Drive, deadline: Deadline
     }
 }
 
-/// Fills `ready` with the links that can go on; leaves it empty if no link wants anything any more.
+/// Fills `ready` with the links that can go on or have ended; leaves it empty if no link wants anything any more.
 fn wait_for_links(
     links: &[Link],
     job: &impl Drive,
@@ -70,6 +86,7 @@ fn wait_for_links(
 ) -> Result<(), CollectiveError> {
     ready.clear();
     let mut wanting = Vec::with_capacity(links.len());
+    let mut polled = Vec::with_capacity(links.len());
     let mut fds = Vec::with_capacity(links.len());
     for (index, link) in links.iter().enumerate() {
         let mut flags = PollFlags::empty();
@@ -77,12 +94,17 @@ fn wait_for_links(
         flags.set(PollFlags::OUT, job.wants_send(index));
         if !flags.is_empty() {
             wanting.push(index);
-            fds.push(PollFd::new(link, flags));
+        } else if job.watches(index) {
+            flags = PollFlags::RDHUP;
+        } else {
+            continue;
         }
+        polled.push(index);
+        fds.push(PollFd::new(link, flags));
     }
-    while !fds.is_empty() {
+    while !wanting.is_empty() {
         poll(&mut fds, deadline.at).map_err(|source| CollectiveError::Io { action: "wait for peers", source })?;
-        let flags = wanting.iter().zip(&fds).map(|(index, fd)| (*index, fd.revents()));
+        let flags = polled.iter().zip(&fds).map(|(index, fd)| (*index, fd.revents()));
         ready.extend(flags.filter(|(_, flags)| !flags.is_empty()));
         if !ready.is_empty() {
             return Ok(());

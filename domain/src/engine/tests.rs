@@ -536,3 +536,83 @@ fn a_checkpoint_that_the_history_left_behind_is_deleted() {
     table.check(committed(1, 5), &["delete [\"m5g1\"]"]);
     assert!(table.run().checkpoints.is_empty());
 }
+
+#[test]
+fn what_an_older_generation_reports_changes_nothing() {
+    let mut table = two_saved(1, 5);
+    table.check(lost(2), &["assign 1 generation 2 [1] from step 5 Keep"]);
+    table.check(formed(2, 6), &["roll back to 6 for generation 2"]);
+    table.tell(joined(2));
+    table.check(formed(3, 6), &["roll back to 6 for generation 3"]);
+    let measured = |generation, step| Event::Measured {
+        trial: trial(),
+        generation: Generation(generation),
+        step: Step(step),
+        eval_loss: 0.5.into(),
+        eval_accuracy: 0.5.into(),
+    };
+    let rollback = Event::RollbackRequested {
+        trial: trial(),
+        generation: Generation(2),
+        step: Step(7),
+        cause: "loss is NaN".into(),
+    };
+    let before = table.run();
+    for late in [
+        formed(1, 9),
+        formed(2, 9),
+        broken(2, 1),
+        advanced(2, 9),
+        part(2, 9, 0, 1, "w"),
+        part_failed(2, 9),
+        committed(2, 6),
+        rollback,
+        completed(2, 10),
+        ended(2, AttemptOutcome::Stopped { step: Step(5) }),
+        ended(2, AttemptOutcome::Failed { step: Step(6), cause: "the disk is gone".into() }),
+        // Evaluated after a step that the history left, and before anything did.
+        measured(2, 7),
+        measured(4, 6),
+    ] {
+        let effects = table.tell(late.clone());
+        let cleaned = ["delete [\"m6g2\"]".to_owned()];
+        assert!(effects.is_empty() || effects == cleaned, "{late:?} leads to {effects:?}");
+        assert_eq!(table.run(), before, "{late:?}");
+    }
+    table.check(measured(1, 5), &[]);
+    assert_eq!(table.run().measurements.len(), 1, "an evaluation within the history counts, however late");
+    table.tell(advanced(3, 9));
+    table.tell(part(3, 9, 0, 2, "w"));
+    // What an older group could not save is no loss of this one's.
+    table.check(part(3, 9, 1, 2, "w"), &["commit step 9 generation 3 of 2 parts"]);
+}
+
+#[test]
+fn a_run_told_to_stop_ends_even_if_its_group_is_lost_first() {
+    let mut table = two_saved(2, 5);
+    table.tell(Event::StopRequested { run: run() });
+    table.check(lost(1), &["release 2 generation 1"]);
+    table.check_run(RunState::Stopped, "stopped by a user; step 5 is saved");
+}
+
+#[test]
+fn a_member_that_comes_back_is_told_to_stop_again() {
+    let mut table = two_running(1);
+    table.tell(Event::StopRequested { run: run() });
+    // Its connection was replaced before anybody noticed that the old one had ended.
+    table.check(rejoined(1, 1, 3), &["assign 1 generation 1 [1, 2] from scratch Keep", "stop 1 generation 1"]);
+    table.check(Event::Restarted, &["roll back to 0 for generation 1"]);
+    table.check(rejoined(2, 1, 3), &["assign 2 generation 1 [1, 2] from scratch Keep", "stop 2 generation 1"]);
+}
+
+#[test]
+fn a_checkpoint_that_a_forming_group_may_be_reading_stays() {
+    let mut table = two_saved(1, 5);
+    table.tell(advanced(1, 10));
+    table.tell(part(1, 10, 0, 2, "w"));
+    table.tell(part(1, 10, 1, 2, "w"));
+    table.check(lost(2), &["assign 1 generation 2 [1] from step 5 Keep"]);
+    table.check(committed(1, 10), &[]);
+    assert_eq!(table.run().checkpoints.len(), 2);
+    table.check(formed(2, 10), &["roll back to 10 for generation 2", "delete [\"m5g1\"]"]);
+}

@@ -35,7 +35,7 @@ fn assert_nothing_was_begun(place: &Place) {
 #[test]
 fn mistakes_in_the_file_are_reported_together_before_anything_starts() {
     let place = Place::new();
-    let file = job(&place, &[("heads: 4", "heads: 5"), ("seed:", "sead:"), ("patch: 2", "patch: 3")]);
+    let file = job(&place, &[("heads: 4", "heads: 5"), ("seed:", "sead:"), ("patch: 4", "patch: 3")]);
     let said = refused(&place, &file, &[], 2);
     for part in ["heads (5) must divide dim (64)", "did you mean seed?", "patch (3) must divide", "3 problems"] {
         assert!(said.contains(part), "no {part:?} in: {said}");
@@ -89,6 +89,14 @@ fn images_of_another_size_than_the_models_fail_the_run_with_both_sizes() {
 }
 
 #[test]
+fn a_model_whose_first_gradient_is_not_finite_is_refused_by_name() {
+    let place = Place::new();
+    let file = job(&place, &[("std: [0.376]", "std: [1.0e-39]")]);
+    let said = refused(&place, &file, &[], 5);
+    assert!(said.contains("first gradient is not finite") && said.contains("classifier.weight"), "{said}");
+}
+
+#[test]
 fn a_second_run_of_the_same_name_is_refused_while_the_first_goes_on() {
     let place = Place::new();
     let mut first = place.start(&["launch", &config("digits-vit.yaml"), "--workers", "1", "--json"]);
@@ -99,7 +107,7 @@ fn a_second_run_of_the_same_name_is_refused_while_the_first_goes_on() {
     assert!(said.contains("in use") && said.contains("hint"), "{said}");
     let url = url.unwrap_or_else(|| fs::read_to_string(place.state_dir().join("coordinator.url")).expect("a URL"));
     let said = refused(&place, &config("digits-vit.yaml"), &["--coordinator", url.trim()], 2);
-    assert!(said.contains("digits-vit") && said.contains("--name"), "{said}");
+    assert!(said.contains("digits-vit exists already") && said.contains("--name"), "{said}");
     first.wait_for_step(30);
 }
 

@@ -64,7 +64,7 @@ fn verify_finds_no_difference() {
 fn what_is_not_there_is_said_plainly() {
     let place = Place::new();
     train(&place, &short_job(&place), 1);
-    for command in ["status", "logs", "stop", "resume", "audit"] {
+    for command in ["status", "logs", "resume", "audit"] {
         let output = place.run(&[command, "nobody"]);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{command}: {said}");

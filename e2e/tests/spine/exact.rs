@@ -95,7 +95,7 @@ fn a_run_stopped_and_resumed_ends_like_one_undisturbed() {
     assert_eq!(stopped["state"], "stopped", "{stopped}");
     assert_eq!(launch.wait().code(), Some(75), "a stopped run can be taken up again");
 
-    let mut resume = place.start(&["resume", RUN, "--workers", "3", "--json"]);
+    let mut resume = place.start(&["resume", RUN, "--workers", "1", "--json"]);
     let ended = resume.wait_for_end();
     assert!(resume.wait().success());
     assert_is_the_reference(&place, &ended);

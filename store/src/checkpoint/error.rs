@@ -5,7 +5,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The place cannot be a checkpoint store.
-    #[error("checkpoint store {url:?} is not supported; hint: use file:///ABSOLUTE/FOLDER")]
+    #[error("checkpoint store {url:?} is not supported\nhint: use file:///ABSOLUTE/FOLDER")]
     Url {
         /// What was given.
         url: String,

@@ -153,7 +153,7 @@ fn the_folder_belongs_to_one_store_at_a_time() {
     assert_eq!(
         refused.to_string(),
         format!(
-            "state folder {} is in use by another coordinator; hint: stop it, or choose another folder",
+            "state folder {} is in use by another coordinator\nhint: stop it, or choose another folder",
             folder.display()
         )
     );
@@ -202,7 +202,7 @@ async fn a_journal_that_is_not_whole_is_refused() {
         ),
         ("journal row 2 is missing, the next one is 3", Box::new(sql("DELETE FROM journal WHERE sequence = 2"))),
         (
-            "DB has schema version 2, this program knows versions up to 1; hint: use the newer phalanx that wrote it",
+            "DB has schema version 2, this program knows versions up to 1\nhint: use the newer phalanx that wrote it",
             Box::new(sql("PRAGMA user_version = 2")),
         ),
         ("DB holds tables that phalanx did not make", Box::new(sql("PRAGMA user_version = 0"))),

@@ -1,0 +1,221 @@
+//! What happens at the edges, and what workers report: each message becomes a part of a round.
+
+use domain::engine::{Event, LossCause, Running, WorkerInfo};
+use domain::ids::{RunName, Step, TrialId, WorkerId};
+use domain::record::{EvalRecord, Record, StepRecord};
+use proto::convert::{Command, DataFacts, LogLine, Report};
+use store::{CheckpointStore, NewLogLine};
+use tracing::{debug, info};
+
+use crate::connections::{Admission, Connection, StreamId};
+use crate::status;
+
+use super::round::Round;
+use super::{Driver, Stopped};
+
+/// What happened at the edges.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A worker's stream said Hello.
+    Attached { worker: WorkerInfo, running: Option<Running>, connection: Connection },
+    /// A stream ended.
+    Detached { worker: WorkerId, stream: StreamId },
+    /// A worker reported.
+    Reported { worker: WorkerId, stream: StreamId, sequence: u64, report: Report },
+    /// Background work came to an end.
+    Happened(Event),
+}
+
+impl Driver {
+    pub(super) async fn on_messages(&mut self, messages: impl Iterator<Item = Message>) -> Result<(), Stopped> {
+        let mut round = Round::default();
+        for message in messages {
+            if round.must_settle_before(&message) {
+                self.settle(std::mem::take(&mut round)).await?;
+            }
+            match message {
+                Message::Attached { worker, running, connection } => {
+                    self.on_attached(worker, running, connection, &mut round);
+                }
+                Message::Detached { worker, stream } => {
+                    if self.connections.detach(worker, stream) {
+                        debug!(worker = worker.short(), "stream ended");
+                        round.events.push(Event::Lost { worker, cause: LossCause::ConnectionClosed });
+                    }
+                }
+                Message::Reported { worker, stream, sequence, report } => {
+                    if self.connections.is_current(worker, stream) && self.admit(worker, sequence, &mut round) {
+                        self.on_report(worker, report, &mut round);
+                    }
+                }
+                Message::Happened(event) => {
+                    self.on_commit_over(&event);
+                    round.push_fact(event);
+                }
+            }
+        }
+        self.settle(round).await
+    }
+
+    fn on_attached(&mut self, worker: WorkerInfo, running: Option<Running>, connection: Connection, round: &mut Round) {
+        info!(worker = worker.id.short(), host = worker.host, pid = worker.pid, "worker connected");
+        let id = worker.id;
+        self.connections.attach(id, connection);
+        let (lease_ms, checkpoint_url) = (self.timing.lease_ms, self.checkpoint_url.clone());
+        self.connections.send(id, Command::Welcome { lease_ms, checkpoint_url });
+        round.events.push(Event::Joined { worker, running });
+    }
+
+    fn on_commit_over(&mut self, event: &Event) {
+        if let Event::Committed { trial, generation, step, .. } | Event::PartFailed { trial, generation, step, .. } =
+            event
+        {
+            self.committing.remove(&CheckpointStore::manifest_path(trial, *generation, *step));
+        }
+    }
+
+    /// Whether the report with this number is to be handled. What carries none always is.
+    fn admit(&mut self, worker: WorkerId, sequence: u64, round: &mut Round) -> bool {
+        if sequence == 0 {
+            return true;
+        }
+        match self.connections.admit(worker, sequence) {
+            Admission::Next => {
+                round.acknowledge.insert(worker);
+                true
+            }
+            Admission::Repeated => {
+                round.acknowledge.insert(worker);
+                false
+            }
+            Admission::Gap { handled } => {
+                let cause = format!("report {sequence} follows report {handled}");
+                self.connections.refuse(worker, status::out_of_order(cause));
+                false
+            }
+        }
+    }
+
+    fn on_report(&mut self, worker: WorkerId, report: Report, round: &mut Round) {
+        if let Some(trial) = trial_of(&report)
+            && !self.knows(trial)
+        {
+            debug!(worker = worker.short(), %trial, "report about an unknown trial, ignored");
+            return;
+        }
+        match report {
+            Report::Hello { .. } => {
+                self.connections.refuse(worker, status::out_of_order("a second Hello".to_owned()));
+            }
+            Report::Heartbeat => round.events.push(Event::Alive { worker }),
+            Report::Formed { trial, generation, position } => {
+                round.push_fact(Event::Formed { trial, generation, position });
+            }
+            Report::Broken { trial, generation, cause } => {
+                round.push_fact(Event::Broken { trial, generation, worker, cause });
+            }
+            Report::Records { trial, generation: _, records } => self.on_records(trial, records, round),
+            Report::PartSaved { trial, generation, part } => {
+                round.push_fact(Event::PartSaved { trial, generation, part });
+            }
+            Report::PartFailed { trial, generation, step, cause } => {
+                round.push_fact(Event::PartFailed { trial, generation, step, cause });
+            }
+            Report::RollbackRequested { trial, generation, step, cause } => {
+                round.push_fact(Event::RollbackRequested { trial, generation, step, cause });
+            }
+            Report::AttemptEnded { trial, generation, outcome } => {
+                round.push_fact(Event::AttemptEnded { trial, generation, outcome });
+            }
+            Report::Logs { trial, lines } => {
+                round.lines.extend(lines.into_iter().map(|line| (trial.run.clone(), worker_line(worker, line))));
+            }
+            Report::Goodbye => {
+                info!(worker = worker.short(), "worker leaves");
+                round.events.push(Event::Lost { worker, cause: LossCause::Left });
+                round.left.push(worker);
+            }
+            Report::DataOpened { trial, train_samples, total_steps } => {
+                round.data.insert(trial.run, DataFacts { train_samples, total_steps });
+            }
+        }
+    }
+
+    /// Work that counts is told to the engine; all of it is stored.
+    fn on_records(&mut self, trial: TrialId, records: Vec<Record>, round: &mut Round) {
+        let run = &trial.run;
+        for record in &records {
+            let position = record.position();
+            if !self.engine.counts(run, record.generation(), position.step) {
+                continue;
+            }
+            let advanced = round.advanced.entry(run.clone()).or_default();
+            *advanced = position.max(*advanced);
+            match record {
+                Record::Step(step) => {
+                    let newest = round.newest.entry(run.clone()).or_insert_with(|| without_reads(step));
+                    if newest.step < step.step {
+                        *newest = without_reads(step);
+                    }
+                }
+                Record::Eval(eval) => {
+                    let event = measured(&trial, eval);
+                    if !self.is_measured(run, eval.step) && !round.events.contains(&event) {
+                        round.events.push(event);
+                    }
+                }
+            }
+        }
+        round.records.push((trial.run, records));
+    }
+
+    fn knows(&self, trial: &TrialId) -> bool {
+        trial.number == 0 && self.picture.specs.contains_key(&trial.run)
+    }
+
+    /// Whether the engine was told of the evaluation at `step` before.
+    fn is_measured(&self, run: &RunName, step: Step) -> bool {
+        let run = self.picture.run(run);
+        run.is_some_and(|run| run.measurements.binary_search_by(|m| m.step.cmp(&step)).is_ok())
+    }
+}
+
+/// The figures of a step. Who read what is in the ledger.
+fn without_reads(step: &StepRecord) -> StepRecord {
+    StepRecord { reads: Vec::new(), ..step.clone() }
+}
+
+/// The fact that an evaluation makes.
+pub(super) fn measured(trial: &TrialId, eval: &EvalRecord) -> Event {
+    Event::Measured {
+        trial: trial.clone(),
+        generation: eval.generation,
+        step: eval.step,
+        eval_loss: eval.loss.into(),
+        eval_accuracy: eval.accuracy.into(),
+    }
+}
+
+fn trial_of(report: &Report) -> Option<&TrialId> {
+    match report {
+        Report::Formed { trial, .. }
+        | Report::Broken { trial, .. }
+        | Report::Records { trial, .. }
+        | Report::PartSaved { trial, .. }
+        | Report::PartFailed { trial, .. }
+        | Report::RollbackRequested { trial, .. }
+        | Report::AttemptEnded { trial, .. }
+        | Report::Logs { trial, .. }
+        | Report::DataOpened { trial, .. } => Some(trial),
+        Report::Hello { .. } | Report::Heartbeat | Report::Goodbye => None,
+    }
+}
+
+fn worker_line(worker: WorkerId, line: LogLine) -> NewLogLine {
+    let LogLine { at_ms, level, text } = line;
+    let level = if matches!(level.as_str(), "info" | "warn" | "error") { level } else { "info".to_owned() };
+    NewLogLine { at_ms: at_ms.min(LATEST_MS), source: worker.short(), level, text }
+}
+
+/// The latest time that the store can hold.
+const LATEST_MS: u64 = i64::MAX as u64;

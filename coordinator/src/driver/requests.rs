@@ -1,0 +1,107 @@
+//! What users ask for, and the way to the driver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::engine::{Event, Refusal};
+use store::StoreError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::picture::Picture;
+
+use super::settle::may_pass;
+use super::{Driver, Message, Stopped};
+
+/// What a user asks for.
+#[derive(Debug)]
+pub(super) struct UserRequest {
+    event: Event,
+    answer: oneshot::Sender<Result<(), RequestError>>,
+}
+
+/// Why a user's request was not taken. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    /// The engine does not allow it.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// It could not be journalled.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The store takes nothing at the moment.
+    #[error("the store cannot be written at the moment\nhint: see whether its disk is full")]
+    Stalled,
+    /// The coordinator is going away.
+    #[error("the coordinator is shutting down")]
+    Ending,
+}
+
+/// The way to the driver.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    pub(super) requests: mpsc::Sender<UserRequest>,
+    pub(super) messages: mpsc::Sender<Message>,
+    pub(super) picture: watch::Receiver<Arc<Picture>>,
+}
+
+impl Handle {
+    /// Asks for something; returns once it is journalled and can be seen.
+    pub(crate) async fn request(&self, event: Event) -> Result<(), RequestError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(UserRequest { event, answer }).await.map_err(|_| RequestError::Ending)?;
+        answered.await.unwrap_or(Err(RequestError::Ending))
+    }
+
+    /// Tells what happened; whether the driver still listens.
+    pub(crate) async fn tell(&self, message: Message) -> bool {
+        self.messages.send(message).await.is_ok()
+    }
+
+    /// What can be seen, now and later. Ends with the driver.
+    pub(crate) fn picture(&self) -> watch::Receiver<Arc<Picture>> {
+        self.picture.clone()
+    }
+}
+
+impl Driver {
+    pub(super) async fn on_request(&mut self, request: UserRequest) -> Result<(), Stopped> {
+        let UserRequest { event, answer } = request;
+        let outcome = match self.engine.check(&event) {
+            Err(refusal) => Err(RequestError::Refused(refusal)),
+            Ok(()) => {
+                let now = self.clock.now();
+                match self.store.append(vec![(now, event.clone())]).await {
+                    Ok(()) => {
+                        self.apply(now, vec![event]).await?;
+                        Ok(())
+                    }
+                    Err(error) if concerns_one_request(&error) => Err(RequestError::Store(error)),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
+        // A user who has gone away finds out by looking.
+        let _ = answer.send(outcome);
+        Ok(())
+    }
+
+    pub(super) async fn refuse_requests_for(&mut self, pause: Duration) -> Result<(), Stopped> {
+        let end = tokio::time::sleep(pause);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.hands.shutdown.cancelled() => return Err(Stopped::Asked),
+                () = &mut end => return Ok(()),
+                Some(UserRequest { event: _, answer }) = self.requests.recv() => {
+                    let _ = answer.send(Err(RequestError::Stalled));
+                }
+            }
+        }
+    }
+}
+
+/// Whether only the request at hand is the worse for it.
+fn concerns_one_request(error: &StoreError) -> bool {
+    may_pass(error) || matches!(error, StoreError::NotJournalable { .. } | StoreError::TooLarge { .. })
+}

@@ -1,0 +1,75 @@
+//! What the driver gathers before it acts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::engine::Event;
+use domain::ids::{RunName, TrialId, WorkerId};
+use domain::record::{Position, Record, StepRecord};
+use proto::convert::{DataFacts, Report};
+use store::NewLogLine;
+
+use super::Message;
+
+/// What is settled together.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    pub(super) records: Vec<(RunName, Vec<Record>)>,
+    /// How far the records that count go.
+    pub(super) advanced: BTreeMap<RunName, Position>,
+    /// The newest step in `records` that counts.
+    pub(super) newest: BTreeMap<RunName, StepRecord>,
+    pub(super) data: BTreeMap<RunName, DataFacts>,
+    /// In the order in which they came.
+    pub(super) events: Vec<Event>,
+    /// Runs that a fact in `events` is about, but for evaluations.
+    pub(super) runs_with_facts: BTreeSet<RunName>,
+    pub(super) lines: Vec<(RunName, NewLogLine)>,
+    /// Workers that sent something to be acknowledged.
+    pub(super) acknowledge: BTreeSet<WorkerId>,
+    /// Workers whose streams are to end.
+    pub(super) left: Vec<WorkerId>,
+}
+
+impl Round {
+    /// Records of a run wait until the facts about it that came before them are settled.
+    pub(super) fn must_settle_before(&self, message: &Message) -> bool {
+        match message {
+            Message::Reported { report: Report::Records { trial, .. }, .. } => {
+                self.runs_with_facts.contains(&trial.run)
+            }
+            Message::Reported { .. } | Message::Attached { .. } | Message::Detached { .. } | Message::Happened(_) => {
+                false
+            }
+        }
+    }
+
+    /// Adds a fact about a trial.
+    pub(super) fn push_fact(&mut self, event: Event) {
+        if let Some(trial) = trial_of_event(&event) {
+            self.runs_with_facts.insert(trial.run.clone());
+        }
+        self.events.push(event);
+    }
+}
+
+fn trial_of_event(event: &Event) -> Option<&TrialId> {
+    match event {
+        Event::Advanced { trial, .. }
+        | Event::Formed { trial, .. }
+        | Event::Broken { trial, .. }
+        | Event::Measured { trial, .. }
+        | Event::PartSaved { trial, .. }
+        | Event::PartFailed { trial, .. }
+        | Event::Committed { trial, .. }
+        | Event::RollbackRequested { trial, .. }
+        | Event::AttemptEnded { trial, .. } => Some(trial),
+        Event::Restarted
+        | Event::Submitted { .. }
+        | Event::Joined { .. }
+        | Event::Lost { .. }
+        | Event::Alive { .. }
+        | Event::StopRequested { .. }
+        | Event::ResumeRequested { .. }
+        | Event::DeadlinePassed { .. } => None,
+    }
+}

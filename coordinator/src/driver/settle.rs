@@ -1,0 +1,165 @@
+//! Settling a round: durable, told, done, seen, acknowledged, in this order.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use domain::engine::Event;
+use domain::ids::{RunName, Step, Time};
+use domain::record::{Position, Record};
+use futures::future::try_join_all;
+use proto::convert::{Command, DataFacts};
+use store::{NewLogLine, StoreError};
+use tracing::{error, info, warn};
+
+use crate::effects::{self, ForDriver};
+
+use super::round::Round;
+use super::{Driver, Stopped, only_trial};
+
+/// The first pause before the store is tried again; it doubles up to [`STALL_PAUSE_MAX`].
+const STALL_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// A disk that was cleared is found within a second.
+const STALL_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+impl Driver {
+    /// Makes a round durable, tells the engine, does what it asks for, shows it, acknowledges it.
+    pub(super) async fn settle(&mut self, round: Round) -> Result<(), Stopped> {
+        let Round { records, advanced, newest, data, events, runs_with_facts: _, lines, acknowledge, left } = round;
+        let store = self.store.clone();
+        self.until_durable(|| async {
+            try_join_all(records.iter().map(|(run, records)| store.insert_records(run, records.clone()))).await?;
+            for (run, DataFacts { train_samples, total_steps }) in &data {
+                store.set_data_facts(run, *train_samples, *total_steps).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        let now = self.clock.now();
+        let facts: Vec<(Time, Event)> = events.iter().filter(|e| e.is_fact()).map(|e| (now, e.clone())).collect();
+        if !facts.is_empty() {
+            self.until_durable(|| store.append(facts.clone())).await?;
+        }
+        for (run, step) in newest {
+            if self.picture.newest.get(&run).is_none_or(|known| known.step < step.step) {
+                self.picture.newest.insert(run, step);
+            }
+        }
+        self.picture.data.extend(data);
+        // The records came before the facts, and were looked at under the generations that are still the newest.
+        let mut told: Vec<Event> =
+            advanced.into_iter().filter_map(|(run, position)| self.advanced(&run, position)).collect();
+        told.extend(events);
+        if !told.is_empty() {
+            self.apply(now, told).await?;
+        }
+        for worker in acknowledge {
+            let sequence = self.connections.handled(worker);
+            self.connections.send(worker, Command::Acknowledge { sequence });
+        }
+        left.into_iter().for_each(|worker| self.connections.close(worker));
+        if !lines.is_empty() {
+            self.write_lines(lines).await;
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// The event that says how far the records of a run are durable.
+    fn advanced(&self, run: &RunName, position: Position) -> Option<Event> {
+        let generation = self.picture.run(run)?.generation;
+        Some(Event::Advanced { trial: only_trial(run), generation, position })
+    }
+
+    /// Tells the engine what is durable, and does what it asks for.
+    pub(super) async fn apply(&mut self, now: Time, events: Vec<Event>) -> Result<(), Stopped> {
+        let mut for_driver = ForDriver::default();
+        let mut is_seen = false;
+        for event in events {
+            is_seen |= event.is_fact() || matches!(event, Event::Advanced { .. });
+            self.note_spec(&event);
+            for effect in self.engine.apply(now, event) {
+                let specs = &self.picture.specs;
+                let spec_of = |run: &RunName| specs.get(run).map(|spec| spec.as_ref().clone());
+                effects::perform(effect, &self.hands, &self.connections, spec_of, now.0, &mut for_driver);
+            }
+        }
+        let ForDriver { lines, roll_backs, committing } = for_driver;
+        self.committing.extend(committing);
+        for (run, step, generation) in roll_backs {
+            let store = self.store.clone();
+            self.until_durable(|| store.roll_back(&run, step, generation)).await?;
+            if self.picture.newest.get(&run).is_some_and(|newest| newest.step > step) {
+                self.read_newest(&run).await?;
+            }
+        }
+        self.write_lines(lines).await;
+        if is_seen {
+            self.look();
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// Does `work` again until the store takes it. Ends early if the coordinator is to end, or the store is broken.
+    async fn until_durable<F, W>(&mut self, work: W) -> Result<(), Stopped>
+    where
+        W: Fn() -> F,
+        F: Future<Output = Result<(), StoreError>>,
+    {
+        let mut pause = STALL_PAUSE_MIN;
+        let mut stalled = false;
+        loop {
+            match work().await {
+                Ok(()) => break,
+                Err(error) if may_pass(&error) => {
+                    if !std::mem::replace(&mut stalled, true) {
+                        error!(cause = %error, "the store cannot be written; workers go on, nothing is acknowledged");
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.refuse_requests_for(pause).await?;
+            pause = (pause * 2).min(STALL_PAUSE_MAX);
+        }
+        if stalled {
+            info!("the store can be written again");
+        }
+        Ok(())
+    }
+
+    /// Lines are for people: if they cannot be written, training goes on.
+    async fn write_lines(&self, lines: Vec<(RunName, NewLogLine)>) {
+        let mut by_run: BTreeMap<RunName, Vec<NewLogLine>> = BTreeMap::new();
+        for (run, line) in lines {
+            by_run.entry(run).or_default().push(line);
+        }
+        if by_run.is_empty() {
+            return;
+        }
+        let store = self.store.clone();
+        let written = by_run.into_iter().map(|(run, lines)| {
+            let store = &store;
+            async move { store.append_log(&run, lines).await }
+        });
+        if let Err(error) = try_join_all(written).await {
+            warn!(cause = %error, "log lines could not be written");
+        }
+    }
+
+    pub(super) async fn read_newest(&mut self, run: &RunName) -> Result<(), StoreError> {
+        let Position { step, evaluated: _ } = self.store.newest_position(run).await?;
+        self.picture.newest.remove(run);
+        let Some(before) = step.0.checked_sub(1) else { return Ok(()) };
+        for record in self.store.read_records(run, Step(before), 1).await? {
+            if let Record::Step(step) = record {
+                self.picture.newest.insert(run.clone(), step);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the store may take the same thing later.
+pub(super) fn may_pass(error: &StoreError) -> bool {
+    matches!(error, StoreError::DiskFull { .. } | StoreError::Io { .. })
+}
