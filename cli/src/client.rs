@@ -96,6 +96,17 @@ impl Client {
         Ok(())
     }
 
+    /// All evaluations after `after_step`, oldest first.
+    pub(crate) async fn evals(&mut self, name: &RunName, after_step: u64) -> Result<Vec<v1::EvalPoint>, tonic::Status> {
+        let request = v1::ReadRecordsRequest { name: name.to_string(), after_step };
+        let mut pages = self.control.read_records(request).await?.into_inner();
+        let mut found = Vec::new();
+        while let Some(v1::ReadRecordsResponse { steps: _, evals }) = pages.message().await? {
+            found.extend(evals);
+        }
+        Ok(found)
+    }
+
     pub(crate) async fn ledger(&mut self, name: &RunName) -> Result<Streaming<v1::ReadLedgerResponse>, tonic::Status> {
         let request = v1::ReadLedgerRequest { name: name.to_string() };
         Ok(self.control.read_ledger(request).await?.into_inner())

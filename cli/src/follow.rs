@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::ids::RunName;
-use proto::v1::{Run, RunState, WatchRunResponse};
+use proto::v1::{EvalPoint, Run, RunState, WatchRunResponse};
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
@@ -85,7 +85,15 @@ async fn watch(
         tokio::select! {
             message = watching.next(show) => {
                 let WatchRunResponse { run, newest } = message?;
-                let Some(run) = run else { continue };
+                let Some(mut run) = run else { continue };
+                if let Some(step) = tracker.evals_missing_after(&run) {
+                    match watching.client.evals(&name, step).await {
+                        Ok(evals) => add_before(&mut run, evals),
+                        // Once it is back, the first message says how the run stands.
+                        Err(status) if is_away(&status) => continue,
+                        Err(status) => return Err(status.into()),
+                    }
+                }
                 for change in tracker.observe(began.elapsed(), &run, newest.as_ref()) {
                     show.change(&change)?;
                     if let (Change::Step { point, .. }, Some(workers)) = (&change, &workers) {
@@ -122,6 +130,13 @@ async fn watch(
             }
         }
     }
+}
+
+/// Adds the evaluations of `evals` that are older than all that `run` was sent with. Newer ones come with a later message.
+fn add_before(run: &mut Run, mut evals: Vec<EvalPoint>) {
+    let first = run.evals.first().map_or(u64::MAX, |eval| eval.step);
+    evals.retain(|eval| eval.step < first);
+    run.evals.splice(0..0, evals);
 }
 
 /// The exit code and the last words for a run that came to rest.
@@ -290,5 +305,24 @@ fn is_away(status: &Status) -> bool {
         | Code::Unimplemented
         | Code::DataLoss
         | Code::Unauthenticated => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evaluations_are_told_once_and_in_order() {
+        let evals = |steps: &[u64]| -> Vec<EvalPoint> {
+            steps.iter().map(|step| EvalPoint { step: *step, ..EvalPoint::default() }).collect()
+        };
+        for (sent, read, expected) in
+            [(&[5, 6][..], &[3, 4, 5, 6, 7][..], &[3, 4, 5, 6][..]), (&[5, 6], &[], &[5, 6]), (&[5, 6], &[5], &[5, 6])]
+        {
+            let mut run = Run { evals: evals(sent), ..Run::default() };
+            add_before(&mut run, evals(read));
+            assert_eq!(run.evals, evals(expected), "{sent:?} and {read:?}");
+        }
     }
 }

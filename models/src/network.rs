@@ -66,13 +66,23 @@ impl Network {
     /// before it without a gradient in the first step; ours starts like any other matrix. Every parameter has a random
     /// stream of its own, keyed by its name.
     pub fn new(spec: &ModelSpec, seed: u64) -> Result<Self, ModelError> {
+        Self::filled(spec, |declaration| initial_values(declaration, seed))
+    }
+
+    /// The network that `spec` describes, with all weights 0: for one whose weights come from elsewhere, since drawing
+    /// them takes seconds for large models.
+    pub fn uninitialised(spec: &ModelSpec) -> Result<Self, ModelError> {
+        Self::filled(spec, |declaration| vec![0.0; declaration.shape.iter().product()])
+    }
+
+    fn filled(spec: &ModelSpec, values: impl Fn(&Declaration) -> Vec<f32>) -> Result<Self, ModelError> {
         let ModelSpec::Vit(spec) = spec;
         let mut declared = Vec::new();
         drop(Vit::build(spec, &mut |declaration| declared.push(declaration)));
         let mut named = BTreeMap::new();
         for declaration in &declared {
-            let values = initial_values(declaration, seed);
-            named.insert(declaration.name.clone(), tensor_of(values, declaration.shape.as_slice())?);
+            let tensor = tensor_of(values(declaration), declaration.shape.as_slice())?;
+            named.insert(declaration.name.clone(), tensor);
         }
         let vit = Vit::build(spec, &mut |d| named[&d.name].clone());
         let layout = Arc::new(Layout::of(declared));

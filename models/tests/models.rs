@@ -381,12 +381,9 @@ fn training_learns_and_goes_on_from_a_snapshot_to_the_bit() {
     for (spec, pool) in [(adamw(), Pool::ClassToken), (sgd(0.9, true), Pool::Mean)] {
         let vit = VitSpec { dropout: 0.1, pool, ..small_vit() };
         let samples = Samples::new(&vit, 16);
-        let start = |seed| {
-            let network = Network::new(&ModelSpec::Vit(vit.clone()), seed).unwrap();
-            let optimizer = Optimizer::new(&spec, network.layout()).unwrap();
-            (network, optimizer)
-        };
-        let (network, mut optimizer) = start(1);
+        let model = ModelSpec::Vit(vit.clone());
+        let network = Network::new(&model, 1).unwrap();
+        let mut optimizer = Optimizer::new(&spec, network.layout()).unwrap();
         let first = train(&network, &mut optimizer, &samples, 0, 1);
         train(&network, &mut optimizer, &samples, 1, 7);
         let saved = Snapshot::take(&network, &optimizer);
@@ -397,15 +394,17 @@ fn training_learns_and_goes_on_from_a_snapshot_to_the_bit() {
         );
 
         let parts = [0, 1, 2].map(|part| saved.to_safetensors(part, 3, &BTreeMap::new()));
-        let (other, mut other_optimizer) = start(2);
-        let (read, _) =
-            Snapshot::from_safetensors(other.layout(), &spec, &parts.each_ref().map(Vec::as_slice)).unwrap();
-        read.restore(&other, &mut other_optimizer).unwrap();
-        assert_eq!(other_optimizer.updates(), 7);
-        train(&other, &mut other_optimizer, &samples, 7, 60);
-        let (one, two) = (Snapshot::take(&network, &optimizer), Snapshot::take(&other, &other_optimizer));
-        assert_eq!(one, two);
-        assert_eq!(one.weights_sha256(), two.weights_sha256());
+        for other in [Network::new(&model, 2).unwrap(), Network::uninitialised(&model).unwrap()] {
+            let mut other_optimizer = Optimizer::new(&spec, other.layout()).unwrap();
+            let (read, _) =
+                Snapshot::from_safetensors(other.layout(), &spec, &parts.each_ref().map(Vec::as_slice)).unwrap();
+            read.restore(&other, &mut other_optimizer).unwrap();
+            assert_eq!(other_optimizer.updates(), 7);
+            train(&other, &mut other_optimizer, &samples, 7, 60);
+            let (one, two) = (Snapshot::take(&network, &optimizer), Snapshot::take(&other, &other_optimizer));
+            assert_eq!(one, two);
+            assert_eq!(one.weights_sha256(), two.weights_sha256());
+        }
     }
 }
 

@@ -73,7 +73,8 @@ pub(crate) async fn submit(client: &mut Client, spec: &JobSpec) -> Result<Run, F
     let failure = Failure::from(status);
     if exists {
         let name = &spec.name;
-        let hint = format!("--name NAME begins another run; phalanx resume {name} goes on with a stopped or failed one");
+        let hint =
+            format!("--name NAME begins another run; phalanx resume {name} goes on with a stopped or failed one");
         return Err(failure.hint(hint));
     }
     Err(failure)

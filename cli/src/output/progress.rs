@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::batch::BatchPlan;
 use domain::spec::JobSpec;
+use proto::convert::EVALS_SHOWN_MAX;
 use proto::v1::{EvalPoint, Run, RunState, StepPoint};
 
 /// Rates are taken over this much time: long enough to be calm, short enough to show a lost worker.
@@ -94,6 +95,13 @@ impl Tracker {
             first: None,
             last: None,
         }
+    }
+
+    /// The step after which evaluations are missing: a run is sent with its newest ones, and those between the last one
+    /// told and the first one sent are not among them.
+    pub(crate) fn evals_missing_after(&self, run: &Run) -> Option<u64> {
+        let first = run.evals.first().filter(|_| run.evals.len() >= EVALS_SHOWN_MAX)?;
+        (first.step > self.evaluated).then_some(self.evaluated)
     }
 
     /// What `run` and its newest step, seen at `now`, have to tell. `now` counts from any fixed moment and never falls.
@@ -294,6 +302,26 @@ train: { epochs: 2, global_batch: 10, micro_batches: 2 }
         let changes = tracker.observe(seconds(2), &running, Some(&step(4)));
         assert!(matches!(changes[..], [Change::Step { rate: None, .. }]), "{changes:?}");
         assert_eq!(tracker.overall_rate(), None);
+    }
+
+    #[test]
+    fn evaluations_that_were_not_sent_are_asked_for() {
+        let evals = |steps: std::ops::RangeInclusive<u64>| -> Vec<EvalPoint> {
+            steps.map(|step| EvalPoint { step, ..EvalPoint::default() }).collect()
+        };
+        let seen = Run { evals: evals(1..=9), ..run(RunState::Running, 9) };
+        let tracker = Tracker::new(&spec(), &seen);
+        let most = EVALS_SHOWN_MAX as u64;
+        for (sent, expected) in [
+            (1..=20, None),
+            (9..=8 + most, None),
+            (10..=9 + most, Some(9)),
+            (11..=10 + most, Some(9)),
+            (11..=9 + most, None),
+        ] {
+            let now = Run { evals: evals(sent.clone()), ..seen.clone() };
+            assert_eq!(tracker.evals_missing_after(&now), expected, "{sent:?}");
+        }
     }
 
     #[test]

@@ -52,6 +52,28 @@ fn an_exported_checkpoint_is_a_hugging_face_folder() {
 }
 
 #[test]
+fn a_folder_of_pictures_trains() {
+    let place = Place::new();
+    for (class, shade) in [("dark", 40u8), ("bright", 200)] {
+        let folder = place.path().join("pictures").join(class);
+        fs::create_dir_all(&folder).expect("a folder");
+        for i in 0..24u8 {
+            let picture =
+                image::RgbImage::from_fn(16, 16, |x, y| image::Rgb([shade + i, shade + x as u8, shade + y as u8]));
+            let ending = if i % 2 == 0 { "png" } else { "jpeg" };
+            picture.save(folder.join(format!("{i}.{ending}"))).expect("a picture");
+        }
+    }
+    let job = "{version: 1, name: pictures, data: {format: image_folder, path: pictures, holdout: 0.25}, \
+               model: {type: vit, image: [16, 16], channels: 3, patch: 8, dim: 16, depth: 1, heads: 2, classes: 2}, \
+               train: {steps: 40, global_batch: 8}}";
+    fs::write(place.path().join("pictures.yaml"), job).expect("a file");
+    let ended = train(&place, "pictures.yaml", 2);
+    assert_eq!(ended["accuracy"], 1.0, "{ended}");
+    place.assert_audit_is_clean("pictures");
+}
+
+#[test]
 fn verify_finds_no_difference() {
     let place = Place::new();
     let output = place.run(&["verify", &config("digits-vit.yaml"), "--steps", "60"]);

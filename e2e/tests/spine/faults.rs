@@ -6,33 +6,39 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::exact::reference;
 use crate::phalanx::{Place, Running, config, signal, text};
 
 const RUN: &str = "digits-vit";
 
-/// A command of `place` whose state folder is a file system of its own with `size` bytes, gone with the process.
-fn on_small_disk(place: &Place, size: &str, arguments: &[&str]) -> Command {
+/// A shell script for which `$PHALANX_STATE_DIR` is a file system of its own of `size` bytes; `"$@"` is the binary.
+fn on_small_disk(place: &Place, size: &str, script: &str) -> Running {
     std::fs::create_dir_all(place.state_dir()).expect("a folder");
-    let script = format!(
-        "mount -t tmpfs -o size={size} tmpfs \"$PHALANX_STATE_DIR\" && \"$@\"; code=$?; \
-         find \"$PHALANX_STATE_DIR\" -name '*.safetensors*' -size 0; exit $code"
-    );
-    let inner = place.command(arguments);
+    let binary = place.command(&[]);
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+    let script = format!("mount -t tmpfs -o size={size} tmpfs \"$PHALANX_STATE_DIR\" || exit 99; {script}");
+    command.args(["--mount", "sh", "-c", &script, "sh"]).arg(binary.get_program());
     command.current_dir(place.path()).env("PHALANX_STATE_DIR", place.state_dir()).env_remove("PHALANX_COORDINATOR");
-    command
+    Running::start(command)
 }
 
 #[test]
-fn a_full_disk_ends_the_run_with_its_reason_and_keeps_what_was_saved() {
+fn a_full_disk_ends_the_run_with_its_reason_and_nothing_saved_is_lost() {
     let place = Place::new();
     let config = config("digits-vit.yaml");
-    let launch = Running::start(on_small_disk(&place, "6m", &["launch", &config, "--workers", "2", "--json"]));
-    let output = launch.output();
+    let script = format!(
+        "\"$@\" launch {config} --workers 2 --json; echo \"{{\\\"exit\\\": $?}}\"; \
+         mount -o remount,size=64m \"$PHALANX_STATE_DIR\"; \
+         \"$@\" resume {RUN} --json; \"$@\" audit {RUN}"
+    );
+    let output = on_small_disk(&place, "4m", &script).output();
     let said = text(&output.stdout) + &text(&output.stderr);
-    assert_eq!(output.status.code(), Some(5), "{said}");
     assert!(said.to_lowercase().contains("no space left on device"), "{said}");
+    assert!(said.contains("{\"exit\": 5}"), "{said}");
+    assert!(said.contains("0 missing, 0 duplicated"), "{said}");
+    let ended = text(&output.stdout).lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).next_back();
+    let ended = ended.expect("the resumed run says how it ended");
+    assert_eq!((&ended["state"], &ended["weights_sha256"]), (&"completed".into(), reference()), "{said}");
 }
 
 #[test]

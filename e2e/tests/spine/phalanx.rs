@@ -17,18 +17,22 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
 }
 
-/// The binary of the profile that this test was built with, built on first use.
+/// The binary of the profile that this test was built with.
+///
+/// It is brought up to date on first use, by the very build that `cargo test --workspace` makes: asking for the binary
+/// alone would choose other features of its dependencies, and compile them all once more.
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let this = std::env::current_exe().expect("a running test has a path");
         let profile = this.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST").to_owned();
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--package", "cli"]).current_dir(root());
+        cargo.args(["test", "--quiet", "--workspace", "--no-run"]).current_dir(root());
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        assert!(cargo.status().expect("cargo runs").success(), "the binary does not build");
+        let built = cargo.stdin(Stdio::null()).output().expect("cargo runs");
+        assert!(built.status.success(), "the binary does not build: {}", text(&built.stderr));
         profile.join("phalanx")
     })
 }
