@@ -64,6 +64,7 @@ pub(crate) fn perform(
             }
         }
         Effect::DeleteCheckpoints { trial, manifests } => delete_in_background(hands, trial, manifests),
+        Effect::DropSave { trial, generation, step } => drop_save_in_background(hands, trial, generation, step),
         Effect::RollBack { trial, step, generation } => for_driver.roll_backs.push((trial.run, step, generation)),
         Effect::Note { run, text } => {
             info!(%run, "{text}");
@@ -132,6 +133,15 @@ fn delete_in_background(hands: &Hands, trial: TrialId, manifests: Vec<String>) {
             if let Err(error) = checkpoints.delete(&manifest).await {
                 warn!(%trial, manifest, cause = %error, "checkpoint could not be deleted, it stays on the disk");
             }
+        }
+    });
+}
+
+fn drop_save_in_background(hands: &Hands, trial: TrialId, generation: Generation, step: Step) {
+    let checkpoints = hands.checkpoints.clone();
+    hands.tasks.spawn(async move {
+        if let Err(error) = checkpoints.drop_save(&trial, generation, step).await {
+            warn!(%trial, %generation, %step, cause = %error, "parts of a lost checkpoint could not be deleted");
         }
     });
 }

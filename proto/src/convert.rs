@@ -1,13 +1,17 @@
 //! Wire to domain and back. The only such place: a field added on either side fails to compile here until it is handled.
 
-use domain::engine::{Assignment, AttemptOutcome, MetricValue, Running, StartFrom, StateInMemory, WorkerInfo};
+use domain::engine::{Assignment, AttemptOutcome, Running, StartFrom, StateInMemory, WorkerInfo};
 use domain::ids::{Generation, Rank, Step, TrialId, WorkerId};
 use domain::record::{EvalRecord, LedgerStep, Position, Read, Record, SavedPart, StepRecord};
 use domain::spec::JobSpec;
 use domain::spec::file::STEPS_MAX;
-use domain::view::{CheckpointView, MeasurementView, RunState, RunView, WorkerView};
+use domain::view::WorkerView;
 
 use crate::v1;
+
+mod run;
+
+pub use self::run::{DataFacts, EVALS_SHOWN_MAX, run_to_wire};
 
 /// Why a message does not hold together.
 #[derive(Debug, thiserror::Error)]
@@ -229,19 +233,19 @@ pub fn report_from_wire(report: v1::Report) -> Result<Report, ConvertError> {
         Body::PartSaved(v1::PartSaved { trial: id, generation, part }) => Report::PartSaved {
             trial: trial("PartSaved", &id)?,
             generation: Generation(generation),
-            part: part_from_wire(part.ok_or_else(|| missing("PartSaved", "part"))?),
+            part: part_from_wire(part.ok_or_else(|| missing("PartSaved", "part"))?)?,
         },
         Body::PartFailed(v1::PartFailed { trial: id, generation, step, cause }) => Report::PartFailed {
             trial: trial("PartFailed", &id)?,
             generation: Generation(generation),
-            step: Step(step),
+            step: bounded_step("PartFailed", step, 0)?,
             cause,
         },
         Body::RollbackRequested(v1::RollbackRequested { trial: id, generation, step, cause }) => {
             Report::RollbackRequested {
                 trial: trial("RollbackRequested", &id)?,
                 generation: Generation(generation),
-                step: Step(step),
+                step: bounded_step("RollbackRequested", step, 0)?,
                 cause,
             }
         }
@@ -260,7 +264,7 @@ pub fn report_from_wire(report: v1::Report) -> Result<Report, ConvertError> {
 
 fn attempt_ended_from_wire(ended: v1::AttemptEnded) -> Result<Report, ConvertError> {
     let v1::AttemptEnded { trial: id, generation, step, outcome, cause } = ended;
-    let step = Step(step);
+    let step = bounded_step("AttemptEnded", step, 0)?;
     let outcome = match v1::AttemptOutcome::try_from(outcome) {
         Ok(v1::AttemptOutcome::Completed) => AttemptOutcome::Completed { step },
         Ok(v1::AttemptOutcome::Stopped) => AttemptOutcome::Stopped { step },
@@ -554,6 +558,25 @@ pub fn record_to_wire(record: Record) -> v1::Record {
     v1::Record { body: Some(body) }
 }
 
+/// Bytes that a record takes in a message, at most: those who send many cut them by this.
+pub fn record_bytes_max(record: &Record) -> usize {
+    // A message's own tag and length, and the fields around the samples; the numbers alone are of any length.
+    const RECORD_BYTES: usize = 128;
+    const READ_BYTES: usize = 32;
+    match record {
+        Record::Eval(_) => RECORD_BYTES,
+        Record::Step(step) => {
+            let of_read = |read: &Read| READ_BYTES + read.samples.iter().map(|s| varint_bytes(*s)).sum::<usize>();
+            RECORD_BYTES + step.reads.iter().map(of_read).sum::<usize>()
+        }
+    }
+}
+
+/// Seven bits a byte, and one byte at least.
+fn varint_bytes(number: u64) -> usize {
+    (u64::BITS - (number | 1).leading_zeros()).div_ceil(7) as usize
+}
+
 fn read_from_wire(read: v1::SampleRead) -> Read {
     let v1::SampleRead { micro_batch, worker, samples } = read;
     Read { micro_batch, worker: WorkerId(worker), samples }
@@ -606,88 +629,15 @@ pub fn eval_point_to_wire(record: &EvalRecord) -> v1::EvalPoint {
     v1::EvalPoint { step: step.0, generation: generation.0, loss: *loss, accuracy: *accuracy, samples: *samples }
 }
 
-fn part_from_wire(part: v1::Part) -> SavedPart {
+fn part_from_wire(part: v1::Part) -> Result<SavedPart, ConvertError> {
     let v1::Part { step, rank, world, path, bytes, blake3, weights_sha256 } = part;
-    SavedPart { step: Step(step), rank, world, path, bytes, blake3, weights_sha256 }
+    let (step, bytes) = (bounded_step("Part", step, 0)?, storable("Part", "bytes", bytes)?);
+    Ok(SavedPart { step, rank, world, path, bytes, blake3, weights_sha256 })
 }
 
 fn part_to_wire(part: SavedPart) -> v1::Part {
     let SavedPart { step, rank, world, path, bytes, blake3, weights_sha256 } = part;
     v1::Part { step: step.0, rank, world, path, bytes, blake3, weights_sha256 }
-}
-
-/// What the coordinator knows of a run's data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DataFacts {
-    /// Training samples; 0 while unknown.
-    pub train_samples: u64,
-    /// Steps of the whole run; 0 while unknown.
-    pub total_steps: u64,
-}
-
-/// A run as people see it.
-pub fn run_to_wire(view: &RunView, spec: &JobSpec, data: DataFacts) -> v1::Run {
-    let RunView {
-        name,
-        state,
-        reason,
-        generation,
-        members,
-        workers_wanted,
-        step,
-        measurements,
-        checkpoints,
-        submitted_at,
-        ended_at,
-        failures,
-    } = view;
-    v1::Run {
-        name: name.to_string(),
-        state: run_state_to_wire(*state).into(),
-        reason: reason.clone(),
-        generation: generation.0,
-        members: members.iter().map(|w| w.0).collect(),
-        workers_wanted: *workers_wanted,
-        step: step.0,
-        total_steps: data.total_steps,
-        evals: measurements.iter().map(measurement_to_wire).collect(),
-        checkpoints: checkpoints.iter().map(checkpoint_to_wire).collect(),
-        submitted_at_ms: submitted_at.0,
-        ended_at_ms: ended_at.map(|t| t.0),
-        failures: *failures,
-        spec_json: spec_to_json(spec),
-        train_samples: data.train_samples,
-    }
-}
-
-fn run_state_to_wire(state: RunState) -> v1::RunState {
-    match state {
-        RunState::Waiting => v1::RunState::Waiting,
-        RunState::Forming => v1::RunState::Forming,
-        RunState::Running => v1::RunState::Running,
-        RunState::Stopping => v1::RunState::Stopping,
-        RunState::Stopped => v1::RunState::Stopped,
-        RunState::Completed => v1::RunState::Completed,
-        RunState::Failed => v1::RunState::Failed,
-    }
-}
-
-fn measurement_to_wire(measurement: &MeasurementView) -> v1::EvalPoint {
-    let MeasurementView { step, eval_loss, eval_accuracy } = *measurement;
-    let value = |v: MetricValue| f64::from(v);
-    v1::EvalPoint { step: step.0, generation: 0, loss: value(eval_loss), accuracy: value(eval_accuracy), samples: 0 }
-}
-
-fn checkpoint_to_wire(checkpoint: &CheckpointView) -> v1::Checkpoint {
-    let CheckpointView { step, manifest, blake3, weights_sha256, best, result } = checkpoint;
-    v1::Checkpoint {
-        step: step.0,
-        manifest: manifest.clone(),
-        blake3: blake3.clone(),
-        weights_sha256: weights_sha256.clone(),
-        best: *best,
-        result: *result,
-    }
 }
 
 #[cfg(test)]

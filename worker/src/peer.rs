@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
+use crate::records::batches;
+
 /// Bytes in one chunk.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Records in one message. With 4,096 samples each that is 10 MB, below the largest message.
-const RECORDS_PER_CHUNK: usize = 256;
 /// How long a source may take to offer its state: it must first notice that it is one.
 const OFFER_LIMIT: Duration = Duration::from_secs(5);
 /// How long one chunk may take.
@@ -106,11 +106,11 @@ fn chunks(offer: &Offer) -> impl Iterator<Item = v1::StateChunk> + Send + use<> 
         unrecorded: offer.unrecorded.len() as u64,
     };
     let first = v1::StateChunk { header: Some(header), ..v1::StateChunk::default() };
-    let of_records = |records: &[Record]| v1::StateChunk {
-        unrecorded: records.iter().cloned().map(convert::record_to_wire).collect(),
+    let of_records = |records: Vec<Record>| v1::StateChunk {
+        unrecorded: records.into_iter().map(convert::record_to_wire).collect(),
         ..v1::StateChunk::default()
     };
-    let records: Vec<v1::StateChunk> = offer.unrecorded.chunks(RECORDS_PER_CHUNK).map(of_records).collect();
+    let records: Vec<v1::StateChunk> = batches(offer.unrecorded.iter().cloned()).map(of_records).collect();
     let state = offer.state.clone();
     let data = (0..state.len()).step_by(CHUNK_BYTES).map(move |start| {
         let data = state[start..(start + CHUNK_BYTES).min(state.len())].to_vec();
@@ -248,7 +248,7 @@ mod tests {
             let (address, trial) = (address.clone(), trial.clone());
             async move { fetch(&address, &trial, Generation(4)).await }
         });
-        let offer = offer(state, 2 * RECORDS_PER_CHUNK as u64 + 1);
+        let offer = offer(state, 20_000);
         let (position, state, unrecorded) = (offer.position, offer.state.clone(), offer.unrecorded.clone());
         offers.publish(offer);
         let fetched = early.await.unwrap().unwrap();

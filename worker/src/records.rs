@@ -6,17 +6,15 @@ use std::time::{Duration, Instant};
 
 use domain::ids::{Generation, TrialId};
 use domain::record::{Position, Record};
-use proto::convert::Report;
+use proto::convert::{Report, record_bytes_max};
 
 use crate::report::Outbox;
 
 /// How long records may wait for company. One report a step would be chatty for steps of milliseconds; people do not
 /// see a tenth of a second.
 const FLUSH_PERIOD: Duration = Duration::from_millis(100);
-/// Sample numbers in one report: at most 10 bytes each, which stays well below the largest message.
-const SAMPLES_PER_REPORT: usize = 1 << 18;
-/// Records in one report, for the same reason.
-const RECORDS_PER_REPORT: usize = 4096;
+/// Bytes of the records in one message; a single larger one, which still fits a message, goes alone.
+pub(crate) const BYTES_PER_MESSAGE: usize = 1 << 20;
 
 /// Records that are not known to be durable, oldest first.
 #[derive(Debug, Default)]
@@ -93,27 +91,25 @@ impl Records {
     /// Sends what was not sent.
     pub(crate) fn flush(&mut self, outbox: &Outbox, trial: &TrialId, generation: Generation) {
         let unsent = self.kept.partition_point(|record| record.position() <= self.sent.through);
-        let mut batch = Vec::new();
-        let mut samples = 0;
-        for record in self.kept.range(unsent..) {
-            if batch.len() == RECORDS_PER_REPORT || samples > SAMPLES_PER_REPORT {
-                send(std::mem::take(&mut batch), outbox, trial, generation, &mut self.sent);
-                samples = 0;
-            }
-            samples += samples_of(record);
-            batch.push(record.clone());
-        }
-        if !batch.is_empty() {
+        for batch in batches(self.kept.range(unsent..).cloned()) {
             send(batch, outbox, trial, generation, &mut self.sent);
         }
     }
 }
 
-fn samples_of(record: &Record) -> usize {
-    match record {
-        Record::Step(step) => step.reads.iter().map(|read| read.samples.len()).sum(),
-        Record::Eval(_) => 0,
-    }
+/// `records` in portions of at most [`BYTES_PER_MESSAGE`], or of a single record.
+pub(crate) fn batches(records: impl Iterator<Item = Record>) -> impl Iterator<Item = Vec<Record>> {
+    let mut records = records.peekable();
+    std::iter::from_fn(move || {
+        let first = records.next()?;
+        let mut bytes = record_bytes_max(&first);
+        let mut batch = vec![first];
+        while let Some(record) = records.next_if(|record| bytes + record_bytes_max(record) <= BYTES_PER_MESSAGE) {
+            bytes += record_bytes_max(&record);
+            batch.push(record);
+        }
+        Some(batch)
+    })
 }
 
 fn send(records: Vec<Record>, outbox: &Outbox, trial: &TrialId, generation: Generation, sent: &mut Sent) {
@@ -127,8 +123,8 @@ fn send(records: Vec<Record>, outbox: &Outbox, trial: &TrialId, generation: Gene
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::ids::Step;
-    use domain::record::EvalRecord;
+    use domain::ids::{Step, WorkerId};
+    use domain::record::{EvalRecord, Read, StepRecord};
 
     fn at(step: u64) -> Position {
         Position { step: Step(step), evaluated: true }
@@ -160,6 +156,37 @@ mod tests {
         records.begin(at(4), at(2));
         records.flush_if_due(&outbox, &trial, Generation(2));
         assert_eq!(outbox.next(2).map(|r| r.sequence), Some(3), "a new generation sends what is not durable again");
+    }
+
+    #[test]
+    fn records_are_cut_by_their_bytes() {
+        let of_samples = |step: u64, samples: usize| {
+            let read = Read { micro_batch: 0, worker: WorkerId(1), samples: vec![1; samples] };
+            Record::Step(StepRecord {
+                step: Step(step),
+                generation: Generation(1),
+                loss: 0.5,
+                grad_norm: 1.0,
+                lr: 0.1,
+                skipped: false,
+                micros: 1,
+                micros_outside_model: 1,
+                reads: vec![read],
+            })
+        };
+        let cases: [(&[usize], &[usize]); 5] = [
+            (&[], &[]),
+            (&[1, 1, 1], &[3]),
+            (&[400 << 10, 400 << 10, 400 << 10], &[2, 1]),
+            (&[1, 2 << 20, 1], &[1, 1, 1]),
+            (&[2 << 20, 2 << 20], &[1, 1]),
+        ];
+        for (samples, expected) in cases {
+            let records = (1..).zip(samples).map(|(step, samples)| of_samples(step, *samples));
+            let found: Vec<Vec<Record>> = batches(records.clone()).collect();
+            assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{samples:?}");
+            assert!(found.into_iter().flatten().eq(records), "{samples:?}: all of them, in their order");
+        }
     }
 
     #[test]

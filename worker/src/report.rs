@@ -146,15 +146,39 @@ pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
-/// An error with all its causes, as one readable text.
+/// An error with all its causes as one readable line, each said once. The first way out that one of them brings along
+/// after `\nhint: ` comes last, after the same mark.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
+    let mut said = String::new();
+    let mut way_out = None;
+    let mut next = Some(error);
     while let Some(cause) = next {
-        text += &format!(": {cause}");
+        let text = cause.to_string();
+        let text = match text.split_once("\nhint: ") {
+            Some((text, hint)) => {
+                way_out.get_or_insert(hint.to_owned());
+                text
+            }
+            None => &text,
+        };
+        if said.is_empty() {
+            text.clone_into(&mut said);
+        } else if !says(&said, text) {
+            said += &format!(": {text}");
+        }
         next = cause.source();
     }
-    text
+    if let Some(hint) = way_out {
+        said += &format!("\nhint: {hint}");
+    }
+    said
+}
+
+/// Whether `said` has `cause` in it. The number that the standard library adds to an error of the operating system
+/// tells a person nothing new.
+fn says(said: &str, cause: &str) -> bool {
+    let cause = cause.rsplit_once(" (os error ").map_or(cause, |(words, _)| words);
+    said.to_lowercase().contains(&cause.to_lowercase())
 }
 
 #[cfg(test)]
@@ -173,6 +197,33 @@ mod tests {
         assert_eq!(outbox.next(0).map(|r| r.sequence), Some(3), "what is acknowledged is not sent again");
         outbox.acknowledge(1);
         assert_eq!(outbox.acknowledged(), 2, "an older acknowledgement changes nothing");
+    }
+
+    /// The first is caused by the second, and so on.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Link {
+        text: String,
+        source: Option<Box<Link>>,
+    }
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let cases: [(&[&str], &str); 8] = [
+            (&["it broke"], "it broke"),
+            (&["cannot read x", "permission denied"], "cannot read x: permission denied"),
+            (&["no way: tcp connect error", "tcp connect error"], "no way: tcp connect error"),
+            (&["x not written: no space left", "No space left (os error 28)"], "x not written: no space left"),
+            (&["x not written", "No space left (os error 28)"], "x not written: No space left (os error 28)"),
+            (&["a", "b", "B", "c"], "a: b: c"),
+            (&["cannot open\nhint: stop it", "in use"], "cannot open: in use\nhint: stop it"),
+            (&["cannot open", "in use\nhint: first", "by 7\nhint: second"], "cannot open: in use: by 7\nhint: first"),
+        ];
+        for (texts, expected) in cases {
+            let link = |source, text: &&str| Some(Box::new(Link { text: (*text).to_owned(), source }));
+            let error = texts.iter().rev().fold(None, link).unwrap();
+            assert_eq!(chain(&error), expected);
+        }
     }
 
     fn text_of(report: v1::Report) -> (String, String) {

@@ -82,7 +82,11 @@ pub(crate) enum RestoreError {
 impl State {
     /// The state that the seed gives, before the first step.
     pub(crate) fn initial(spec: &JobSpec) -> Result<Self, ModelError> {
-        let network = Network::new(&spec.model, spec.seed)?;
+        Self::of(Network::new(&spec.model, spec.seed)?, spec)
+    }
+
+    /// A training that begins with the weights of `network`.
+    fn of(network: Network, spec: &JobSpec) -> Result<Self, ModelError> {
         let optimizer = Optimizer::new(&spec.optimizer, network.layout())?;
         let progress = Progress {
             position: Position::default(),
@@ -94,7 +98,7 @@ impl State {
 
     /// The state at `step` in `parts`: safetensors files with their sidecars.
     pub(crate) fn restore(job: &Job, step: Step, parts: &[Bytes]) -> Result<Self, RestoreError> {
-        let mut state = Self::initial(&job.spec)?;
+        let mut state = Self::of(Network::uninitialised(&job.spec.model)?, &job.spec)?;
         let parts: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
         let (snapshot, metadata) = Snapshot::from_safetensors(state.network.layout(), &job.spec.optimizer, &parts)?;
         state.progress = sidecar::read(&metadata, &job.identity)?;

@@ -44,8 +44,11 @@ impl Driver {
                     }
                 }
                 Message::Reported { worker, stream, sequence, report } => {
-                    if self.connections.is_current(worker, stream) && self.admit(worker, sequence, &mut round) {
-                        self.on_report(worker, report, &mut round);
+                    if self.connections.is_current(worker, stream) {
+                        round.push_alive(worker);
+                        if self.admit(worker, sequence, &mut round) {
+                            self.on_report(worker, report, &mut round);
+                        }
                     }
                 }
                 Message::Happened(event) => {
@@ -107,7 +110,8 @@ impl Driver {
             Report::Hello { .. } => {
                 self.connections.refuse(worker, status::out_of_order("a second Hello".to_owned()));
             }
-            Report::Heartbeat => round.events.push(Event::Alive { worker }),
+            // That it came is all that it says.
+            Report::Heartbeat => {}
             Report::Formed { trial, generation, position } => {
                 round.push_fact(Event::Formed { trial, generation, position });
             }
@@ -219,3 +223,86 @@ fn worker_line(worker: WorkerId, line: LogLine) -> NewLogLine {
 
 /// The latest time that the store can hold.
 const LATEST_MS: u64 = i64::MAX as u64;
+
+#[cfg(test)]
+mod tests {
+    use domain::engine::{Deadline, Timing};
+    use domain::ids::Generation;
+    use tokio::sync::mpsc;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::super::Parts;
+    use super::*;
+    use crate::clock::Clock;
+
+    /// A driver that nobody runs: the test hands it messages and moves its clock.
+    async fn driver(folder: &std::path::Path) -> Driver {
+        let (store, journal) = store::Store::open(folder).unwrap();
+        let checkpoint_url = format!("file://{}", folder.display());
+        let parts = Parts {
+            timing: Timing::default(),
+            checkpoints: CheckpointStore::open(&checkpoint_url).unwrap(),
+            checkpoint_url,
+            store,
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        };
+        Driver::start(parts, journal).await.unwrap().0
+    }
+
+    fn worker() -> WorkerInfo {
+        let text = |text: &str| text.to_owned();
+        let (peer_address, ring_address) = (text("127.0.0.1:1"), text("127.0.0.1:2"));
+        WorkerInfo { id: WorkerId(7), host: text("here"), pid: 1, device: text("cpu"), peer_address, ring_address }
+    }
+
+    #[tokio::test]
+    async fn every_report_of_the_current_stream_is_a_sign_of_life() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut driver = driver(folder.path()).await;
+        let id = worker().id;
+        let (commands, _down) = mpsc::channel(64);
+        let connection = Connection { stream: StreamId(2), commands, cut: CancellationToken::new() };
+        let attached = Message::Attached { worker: worker(), running: None, connection };
+        assert!(driver.on_messages([attached].into_iter()).await.is_ok());
+        let lease = |driver: &Driver| match driver.engine.next_deadline() {
+            Some((at, Deadline::Lease { worker })) if worker == id => at,
+            other => panic!("{other:?}"),
+        };
+        let mut until = lease(&driver);
+
+        let trial: TrialId = "a/0".parse().unwrap();
+        let generation = Generation(1);
+        let records = || Report::Records { trial: trial.clone(), generation, records: Vec::new() };
+        let broken = Report::Broken { trial: trial.clone(), generation, cause: String::new() };
+        let cases = [
+            ("a heartbeat", 2, 0, Report::Heartbeat, true),
+            ("records of an unknown run", 2, 1, records(), true),
+            ("records that came before", 2, 1, records(), true),
+            ("a log", 2, 0, Report::Logs { trial: trial.clone(), lines: Vec::new() }, true),
+            ("a fact", 2, 2, broken, true),
+            ("an older stream", 1, 3, records(), false),
+            ("an older stream's heartbeat", 1, 0, Report::Heartbeat, false),
+        ];
+        for (what, stream, sequence, report, counts) in cases {
+            driver.clock = Clock::start(driver.clock.now().after_ms(1));
+            let reported =
+                || Message::Reported { worker: id, stream: StreamId(stream), sequence, report: report.clone() };
+            assert!(driver.on_messages([reported(), reported()].into_iter()).await.is_ok());
+            let before = std::mem::replace(&mut until, lease(&driver));
+            assert_eq!(until > before, counts, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_round_tells_of_each_life_once_and_journals_none() {
+        let mut round = Round::default();
+        for worker in [7, 9, 7, 7] {
+            round.push_alive(WorkerId(worker));
+        }
+        let alive = |worker| Event::Alive { worker: WorkerId(worker) };
+        assert_eq!(round.events, [alive(7), alive(9)]);
+        assert!(round.events.iter().all(|event| !event.is_fact()));
+    }
+}

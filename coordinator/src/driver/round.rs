@@ -21,6 +21,8 @@ pub(super) struct Round {
     pub(super) data: BTreeMap<RunName, DataFacts>,
     /// In the order in which they came.
     pub(super) events: Vec<Event>,
+    /// Workers that `events` says are alive.
+    pub(super) alive: BTreeSet<WorkerId>,
     /// Runs that a fact in `events` is about, but for evaluations.
     pub(super) runs_with_facts: BTreeSet<RunName>,
     pub(super) lines: Vec<(RunName, NewLogLine)>,
@@ -40,6 +42,14 @@ impl Round {
             Message::Reported { .. } | Message::Attached { .. } | Message::Detached { .. } | Message::Happened(_) => {
                 false
             }
+        }
+    }
+
+    /// Takes any report as a sign of life: a worker whose stream is full of them has no room for heartbeats. Told before
+    /// what the report says, and once: no time passes within a round.
+    pub(super) fn push_alive(&mut self, worker: WorkerId) {
+        if self.alive.insert(worker) {
+            self.events.push(Event::Alive { worker });
         }
     }
 

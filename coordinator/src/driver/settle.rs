@@ -24,7 +24,8 @@ const STALL_PAUSE_MAX: Duration = Duration::from_secs(1);
 impl Driver {
     /// Makes a round durable, tells the engine, does what it asks for, shows it, acknowledges it.
     pub(super) async fn settle(&mut self, round: Round) -> Result<(), Stopped> {
-        let Round { records, advanced, newest, data, events, runs_with_facts: _, lines, acknowledge, left } = round;
+        let Round { records, advanced, newest, data, events, alive: _, runs_with_facts: _, lines, acknowledge, left } =
+            round;
         let store = self.store.clone();
         self.until_durable(|| async {
             try_join_all(records.iter().map(|(run, records)| store.insert_records(run, records.clone()))).await?;

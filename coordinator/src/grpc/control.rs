@@ -22,7 +22,8 @@ use crate::status;
 
 /// Points in one message: some 50 KB.
 const POINTS_MAX: usize = 500;
-/// Steps of the ledger in one message. A step of 4,096 samples takes some 12 KB, so messages stay below a megabyte.
+/// Steps of the ledger in one message. A step of 4,096 samples takes some 12 KB, so messages stay below a megabyte; the
+/// store ends a page of larger ones at [`store::LEDGER_PAGE_BYTES_MAX`] and one step, which still fits a message.
 const LEDGER_STEPS_MAX: usize = 64;
 /// Log lines in one message. With the longest texts this is 2 MB.
 const LINES_MAX: usize = 500;

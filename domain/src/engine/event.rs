@@ -317,6 +317,16 @@ pub enum Effect {
         /// Their manifests' paths.
         manifests: Vec<String>,
     },
+    /// Delete the parts of a save that will never be a checkpoint, unless its manifest is committed after all. Asked for
+    /// again whenever a rank turns out to have written another part of it.
+    DropSave {
+        /// The trial.
+        trial: TrialId,
+        /// The generation that saved the parts.
+        generation: Generation,
+        /// Steps completed.
+        step: Step,
+    },
     /// Mark the records after `step` that older generations made as rolled back: the trial goes on from there. Emitted at
     /// every formation, because records may have become durable that the engine was never told of.
     RollBack {

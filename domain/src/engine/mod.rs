@@ -186,8 +186,8 @@ impl Engine {
                 self.on_part_failed(now, &trial, generation, step, cause, effects);
             }
             Event::Committed { trial, generation, step, manifest, blake3, weights_sha256 } => {
-                let checkpoint = trial::Checkpoint { step, manifest, blake3, weights_sha256 };
-                self.on_committed(now, &trial, generation, checkpoint, effects);
+                let checkpoint = trial::Checkpoint { generation, step, manifest, blake3, weights_sha256 };
+                self.on_committed(now, &trial, checkpoint, effects);
             }
         }
     }
@@ -198,15 +198,26 @@ impl Engine {
     }
 
     /// Whether a record of `step` made by `generation` is part of the run's history as it stands: no later generation
-    /// went on from a step before it. When the record arrives does not matter.
+    /// went on from a step before it. When the record arrives does not matter. A generation that is still to come has
+    /// made nothing.
     pub fn counts(&self, run: &RunName, generation: Generation, step: Step) -> bool {
-        self.trials.get(&only_trial(run)).is_some_and(|trial| trial.lineage.contains(generation, step))
+        let trial = self.trials.get(&only_trial(run));
+        trial.is_some_and(|trial| generation <= trial.generation && trial.lineage.contains(generation, step))
     }
 }
 
 /// The one trial of a job.
 fn only_trial(run: &RunName) -> TrialId {
     TrialId { run: run.clone(), number: 0 }
+}
+
+/// Asks to delete the parts of saves that were given up.
+fn drop_saves(effects: &mut Vec<Effect>, trial: &TrialId, saves: Vec<(Generation, Step)>) {
+    effects.extend(saves.into_iter().map(|(generation, step)| Effect::DropSave {
+        trial: trial.clone(),
+        generation,
+        step,
+    }));
 }
 
 fn note(effects: &mut Vec<Effect>, trial: &TrialId, text: impl Into<String>) {

@@ -16,9 +16,17 @@ impl Engine {
         part: SavedPart,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(trial) = self.trials.get_mut(id).filter(|trial| trial.generation == generation) else { return };
         let step = part.step;
-        if trial.lost_saves.contains_key(&step) || trial.has_checkpoint_at(step) || part.rank >= part.world {
+        let Some(trial) = self.trials.get_mut(id).filter(|trial| trial.can_have_saved(generation, step)) else {
+            return;
+        };
+        if trial.gave_up_save(generation, step) {
+            effects.push(Effect::DropSave { trial: id.clone(), generation, step });
+            return;
+        }
+        // A part of another group size, or of a rank outside the group, would be waited with for ever.
+        let is_older = generation < trial.generation;
+        if is_older || trial.has_checkpoint_at(step) || part.world != trial.world || part.rank >= part.world {
             return;
         }
         let save = trial.saves.entry((generation, step)).or_default();
@@ -46,7 +54,13 @@ impl Engine {
         cause: String,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(trial) = self.trials.get_mut(id) else { return };
+        let Some(trial) = self.trials.get_mut(id).filter(|trial| trial.can_have_saved(generation, step)) else {
+            return;
+        };
+        if trial.is_committed(generation, step) {
+            return;
+        }
+        effects.push(Effect::DropSave { trial: id.clone(), generation, step });
         let is_lost = trial.saves.remove(&(generation, step)).is_some();
         let is_current = trial.generation == generation;
         if trial.has_checkpoint_at(step) || !(is_lost || is_current) || trial.lost_saves.contains_key(&step) {
@@ -57,19 +71,12 @@ impl Engine {
         self.finish_if_saved(now, id, effects);
     }
 
-    pub(super) fn on_committed(
-        &mut self,
-        now: Time,
-        id: &TrialId,
-        generation: Generation,
-        checkpoint: Checkpoint,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_committed(&mut self, now: Time, id: &TrialId, checkpoint: Checkpoint, effects: &mut Vec<Effect>) {
         let Some(trial) = self.trials.get_mut(id) else { return };
         if trial.checkpoints.iter().any(|known| known.manifest == checkpoint.manifest) {
             return;
         }
-        let was_wanted = trial.saves.remove(&(generation, checkpoint.step)).is_some();
+        let was_wanted = trial.saves.remove(&(checkpoint.generation, checkpoint.step)).is_some();
         if !was_wanted || trial.has_checkpoint_at(checkpoint.step) {
             // The history went on from before it while the manifest was written.
             effects.push(Effect::DeleteCheckpoints { trial: id.clone(), manifests: vec![checkpoint.manifest] });
@@ -97,6 +104,19 @@ impl Engine {
 }
 
 impl Trial {
+    /// Whether the run can have come to a save of `step` in `generation`.
+    fn can_have_saved(&self, generation: Generation, step: Step) -> bool {
+        generation <= self.generation && self.can_reach(step)
+    }
+
+    /// Whether the parts that `generation` wrote of `step` are of no use, and its manifest is not being written.
+    fn gave_up_save(&self, generation: Generation, step: Step) -> bool {
+        if self.is_committed(generation, step) || self.saves.contains_key(&(generation, step)) {
+            return false;
+        }
+        generation < self.generation || self.lost_saves.contains_key(&step) || self.has_checkpoint_at(step)
+    }
+
     fn give_up_checkpoints(&mut self) -> Vec<String> {
         let kept = keep::kept(&self.spec.checkpoint, self.spec.early_stopping.metric, &self.candidates());
         let mut given_up = Vec::new();

@@ -1,7 +1,9 @@
 use super::lineage::Cut;
 use super::liveness::{BROKEN_IN_A_ROW_MAX, STEADY_MS};
-use super::trial::{Finish, Phase, Trial};
-use super::{AttemptOutcome, Completion, Effect, EndReason, Engine, Held, MetricValue, StopCause, note, only_trial};
+use super::trial::{Finish, Phase, Trial, Unfit};
+use super::{
+    AttemptOutcome, Completion, Effect, EndReason, Engine, Held, MetricValue, StopCause, drop_saves, note, only_trial,
+};
 use crate::ids::{Generation, Step, Time, TrialId, WorkerId};
 use crate::record::Position;
 use crate::spec::JobSpec;
@@ -9,6 +11,10 @@ use crate::view::MeasurementView;
 
 /// Rollbacks of a run before it fails: a training that is not finite this often needs a person.
 const ROLLBACKS_MAX: u32 = 10;
+
+/// Groups in a row that may break, or not form, before new members are done without: a connection may break by chance,
+/// and a new member may be slow to read its data.
+const TRIES_WITH_NEWCOMERS: u32 = 2;
 
 impl Engine {
     pub(super) fn on_submitted(&mut self, now: Time, spec: JobSpec, effects: &mut Vec<Effect>) {
@@ -72,8 +78,12 @@ impl Engine {
         trial.stopping = None;
         trial.rollbacks = 0;
         trial.broken_in_a_row = 0;
+        trial.proven.clear();
+        trial.shunned.clear();
         // A generation without a group: whatever still arrives of the old attempt is too late.
-        trial.take_generation();
+        let dropped = trial.take_generation();
+        drop_saves(effects, id, dropped);
+        let trial = self.trial_mut(id);
         trial.enter(now, Phase::waiting(now));
         let generation = trial.generation;
         self.go_on_from(id, step, generation, effects);
@@ -83,7 +93,19 @@ impl Engine {
     fn go_on_from(&mut self, id: &TrialId, step: Step, generation: Generation, effects: &mut Vec<Effect>) {
         let trial = self.trial_mut(id);
         trial.lineage.cut(Cut { generation, step });
-        trial.saves.retain(|(_, saved), _| *saved <= step);
+        let recorded = trial.recorded.step;
+        let mut dropped = Vec::new();
+        trial.saves.retain(|(maker, saved), save| {
+            let stays = *maker >= generation || *saved <= step;
+            // What came of a manifest that is being written, the driver is still to tell.
+            let is_committing = save.is_complete() && recorded >= *saved;
+            if !stays && !is_committing {
+                dropped.push((*maker, *saved));
+            }
+            stays
+        });
+        drop_saves(effects, id, dropped);
+        let trial = self.trial_mut(id);
         trial.measurements.retain(|measured| measured.step <= step);
         if trial.recorded.step > step {
             trial.recorded = Position { step, evaluated: true };
@@ -121,6 +143,9 @@ impl Engine {
             return;
         }
         trial.formed = generation;
+        if !trial.phase.members().is_empty() {
+            trial.proven = trial.phase.members().iter().copied().collect();
+        }
         let saved = trial.newest_saved_step();
         if position.step < saved {
             trial.discard = true;
@@ -188,13 +213,68 @@ impl Engine {
     /// A group broke, or did not form, and no loss explains it: the same members try again, a few times.
     pub(super) fn form_anew(&mut self, now: Time, id: &TrialId, cause: &str, effects: &mut Vec<Effect>) {
         let trial = self.trial_mut(id);
+        if trial.stopping == Some(StopCause::User) {
+            // Another group would only have to save; whether it forms at all is open.
+            note(effects, id, format!("{cause}; no other group is made, for the run is to stop"));
+            return self.end_stopped(now, id, effects);
+        }
         trial.broken_in_a_row += 1;
+        if trial.broken_in_a_row >= TRIES_WITH_NEWCOMERS
+            && self.go_back_to_proven(now, id, Unfit::DidNotForm, cause, effects)
+        {
+            return;
+        }
+        let trial = self.trial_mut(id);
         if trial.broken_in_a_row > BROKEN_IN_A_ROW_MAX {
             let cause = format!("{} groups in a row broke; the last one: {cause}", trial.broken_in_a_row);
             return self.end(now, id, EndReason::Failed { cause }, effects);
         }
         let members = trial.phase.members().to_vec();
         self.regroup(now, id, members, cause, effects);
+    }
+
+    /// If a group did not form although one did without its new members, those are shunned and the others go on. Says
+    /// whether it is so. With nobody left of the group that formed, the new ones count as the first ones do.
+    fn go_back_to_proven(
+        &mut self,
+        now: Time,
+        id: &TrialId,
+        unfit: Unfit,
+        cause: &str,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let trial = &self.trials[id];
+        let is_connected = |member: &WorkerId| self.workers[member].connected;
+        let (proven, newcomers): (Vec<WorkerId>, Vec<WorkerId>) =
+            trial.phase.members().iter().partition(|member| trial.proven.contains(member));
+        let enough = match unfit {
+            // They cannot work here, so it is better to wait for others.
+            Unfit::Failed => 1,
+            Unfit::DidNotForm => trial.spec.min_workers as usize,
+        };
+        let left = proven.iter().filter(|member| is_connected(member)).count();
+        if trial.formed == trial.generation || newcomers.is_empty() || left < enough {
+            return false;
+        }
+        for newcomer in newcomers {
+            self.shun(id, newcomer, unfit, cause, effects);
+        }
+        self.trial_mut(id).broken_in_a_row = 0;
+        self.regroup(now, id, proven, cause, effects);
+        true
+    }
+
+    fn shun(&mut self, id: &TrialId, member: WorkerId, unfit: Unfit, cause: &str, effects: &mut Vec<Effect>) {
+        note(effects, id, format!("worker {} is left out until it connects anew: {cause}", member.short()));
+        let worker = self.worker_mut(member);
+        (worker.trial, worker.held) = (None, None);
+        let is_connected = worker.connected;
+        let trial = self.trial_mut(id);
+        trial.shunned.insert(member, unfit);
+        if is_connected {
+            let generation = trial.generation;
+            effects.push(Effect::Release { worker: member, trial: id.clone(), generation });
+        }
     }
 
     pub(super) fn on_measured(
@@ -245,7 +325,8 @@ impl Engine {
         self.regroup(now, id, members, &text, effects);
         let trial = self.trial_mut(id);
         if trial.generation == generation {
-            trial.take_generation();
+            let dropped = trial.take_generation();
+            drop_saves(effects, id, dropped);
         }
     }
 
@@ -262,12 +343,12 @@ impl Engine {
             _ if trial.is_ended() => return,
             AttemptOutcome::Failed { step, cause } => {
                 let cause = format!("failed after step {step}: {cause}");
-                return self.end(now, id, EndReason::Failed { cause }, effects);
+                return self.on_attempt_failed(now, id, cause, effects);
             }
             AttemptOutcome::Completed { step } => Finish::Completed { step },
             AttemptOutcome::Stopped { step } => Finish::Stopped { step },
         };
-        if matches!(trial.phase, Phase::Saving { .. }) {
+        if matches!(trial.phase, Phase::Saving { .. }) || !trial.can_reach(finish.step()) {
             return;
         }
         let is_written = trial.has_checkpoint_at(finish.step())
@@ -278,6 +359,18 @@ impl Engine {
         let members = trial.phase.members().to_vec();
         trial.enter(now, Phase::Saving { members, finish });
         self.finish_if_saved(now, id, effects);
+    }
+
+    fn on_attempt_failed(&mut self, now: Time, id: &TrialId, cause: String, effects: &mut Vec<Effect>) {
+        let trial = &self.trials[id];
+        let is_waiting = matches!(trial.phase, Phase::Waiting { .. });
+        if is_waiting && trial.formed != trial.generation && !trial.proven.is_empty() {
+            // Of a group that was given up before it formed. If it matters, the next one fails in the same way.
+            return;
+        }
+        if !self.go_back_to_proven(now, id, Unfit::Failed, &cause, effects) {
+            self.end(now, id, EndReason::Failed { cause }, effects);
+        }
     }
 
     /// Ends a trial whose attempt has ended, once the fate of its last checkpoint is known.
@@ -321,7 +414,7 @@ impl Engine {
         let trial = &self.trials[id];
         let generation = trial.generation;
         for member in trial.phase.members().to_vec() {
-            if let Some(worker) = self.workers.get_mut(&member) {
+            if let Some(worker) = self.workers.get_mut(&member).filter(|worker| worker.trial.as_ref() == Some(id)) {
                 worker.trial = None;
                 worker.held = Some(Held { trial: id.clone(), generation, step: None });
             }
@@ -332,6 +425,7 @@ impl Engine {
     pub(super) fn fall_back_to_waiting(&mut self, now: Time, id: &TrialId, effects: &mut Vec<Effect>) {
         self.dissolve(id);
         let trial = self.trial_mut(id);
+        trial.shunned.retain(|_, unfit| *unfit != Unfit::DidNotForm);
         match trial.stopping {
             Some(StopCause::User) => self.end_stopped(now, id, effects),
             // Once it runs again, the limit strikes again.
@@ -348,11 +442,22 @@ impl Engine {
 }
 
 impl Trial {
-    /// Begins the next generation: what the one before reports from now on is too late.
-    pub(super) fn take_generation(&mut self) {
+    /// Begins the next generation: what the one before reports from now on is too late. Gives the saves that thereby never
+    /// become whole.
+    #[must_use]
+    pub(super) fn take_generation(&mut self) -> Vec<(Generation, Step)> {
         self.generation = self.generation.next();
+        self.world = 0;
         self.lost_saves.clear();
-        self.saves.retain(|_, save| save.is_complete());
+        let mut dropped = Vec::new();
+        self.saves.retain(|save_id, save| {
+            let stays = save.is_complete();
+            if !stays {
+                dropped.push(*save_id);
+            }
+            stays
+        });
+        dropped
     }
 
     fn end_reason(&self, finish: Finish) -> EndReason {

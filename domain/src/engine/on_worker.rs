@@ -28,8 +28,16 @@ impl Engine {
         worker.lease_until = lease_until;
         worker.held = None;
         let member_of = worker.trial.clone();
+        self.forgive(id);
         if let Some(running) = running {
             self.take_in_running(id, member_of.as_ref(), running, effects);
+        }
+    }
+
+    /// A new connection is a new chance: whatever was wrong may have been repaired.
+    fn forgive(&mut self, id: WorkerId) {
+        for trial in self.trials.values_mut() {
+            trial.shunned.remove(&id);
         }
     }
 
@@ -78,6 +86,7 @@ impl Engine {
 
     pub(super) fn on_lost(&mut self, now: Time, id: WorkerId, cause: &str, effects: &mut Vec<Effect>) {
         let Some(worker) = self.workers.remove(&id) else { return };
+        self.forgive(id);
         if let Some(trial) = worker.trial {
             self.on_member_lost(now, &trial, id, cause, effects);
         }

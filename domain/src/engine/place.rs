@@ -1,6 +1,6 @@
 use super::liveness::backed_off_ms;
 use super::trial::{Phase, Trial};
-use super::{Assignment, Effect, Engine, StartFrom, StateInMemory, WaitReason, note};
+use super::{Assignment, Effect, Engine, StartFrom, StateInMemory, WaitReason, Worker, drop_saves, note};
 use crate::ids::{Rank, RunName, Time, TrialId, WorkerId};
 
 /// What becomes of a waiting trial.
@@ -106,7 +106,8 @@ impl Engine {
         let (workers, min_workers) = (trial.spec.workers, trial.spec.min_workers);
         let free = self.free_for(id);
         let holders = free.iter().filter(|worker| self.holds(**worker, id)).count() as u32;
-        let connected = self.workers.values().filter(|worker| worker.connected).count() as u32;
+        let may_serve = |(id, worker): &(&WorkerId, &Worker)| worker.connected && !trial.shunned.contains_key(id);
+        let connected = self.workers.iter().filter(may_serve).count() as u32;
         let demand = Demand { workers, min_workers, since, gather_until };
         decide(&demand, &Supply { free: free.len() as u32, holders, connected }, self.timing.gather_ms, now)
     }
@@ -121,10 +122,14 @@ impl Engine {
         self.workers[&worker].held.as_ref().is_some_and(|held| held.trial == *id)
     }
 
-    /// Free workers in the order in which `id` should take them: those with its state, those with none, those with
-    /// another trial's.
+    /// Free workers that `id` does not shun, in the order in which it should take them: those with its state,
+    /// those with none, those with another trial's.
     fn free_for(&self, id: &TrialId) -> Vec<WorkerId> {
-        let free = self.workers.iter().filter(|(_, worker)| worker.connected && worker.trial.is_none());
+        let shunned = &self.trials[id].shunned;
+        let is_free = |(worker_id, worker): &(&WorkerId, &Worker)| {
+            worker.connected && worker.trial.is_none() && !shunned.contains_key(worker_id)
+        };
+        let free = self.workers.iter().filter(is_free);
         let mut ids: Vec<(u32, WorkerId)> = free
             .map(|(worker_id, worker)| match &worker.held {
                 Some(held) if held.trial == *id => (0, *worker_id),
@@ -193,7 +198,8 @@ impl Engine {
         let trial = self.trial_mut(id);
         debug_assert!(members.len() >= trial.spec.min_workers as usize);
         debug_assert!(members.len() <= trial.spec.workers as usize);
-        trial.take_generation();
+        let dropped = trial.take_generation();
+        trial.world = members.len() as u32;
         let until = now.after_ms(backed_off_ms(form_ms, trial.broken_in_a_row));
         let text = format!(
             "{cause}; going on with {} of {} workers as generation {}",
@@ -202,6 +208,7 @@ impl Engine {
             trial.generation
         );
         note(effects, id, text);
+        drop_saves(effects, id, dropped);
         trial.enter(now, Phase::Forming { members: members.clone(), until });
         for member in &members {
             self.take_worker(*member, id, effects);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::batch::Length;
 use crate::ids::Rank;
 use crate::record::{Position, SavedPart};
 use crate::sim::base_spec;
@@ -71,6 +72,7 @@ fn told(effect: &Effect) -> Option<String> {
             format!("commit step {step} generation {generation} of {} parts", parts.len())
         }
         Effect::DeleteCheckpoints { manifests, .. } => format!("delete {manifests:?}"),
+        Effect::DropSave { step, generation, .. } => format!("drop step {step} generation {generation}"),
         Effect::RollBack { step, generation, .. } => format!("roll back to {step} for generation {generation}"),
         Effect::Note { .. } => return None,
     })
@@ -88,6 +90,7 @@ fn submitted(workers: u32, min_workers: u32) -> Event {
     let mut spec = base_spec(run());
     (spec.workers, spec.min_workers) = (workers, min_workers);
     spec.checkpoint.keep_best = 0;
+    spec.train.length = Length::Steps(20);
     Event::Submitted { spec: Box::new(spec) }
 }
 
@@ -390,8 +393,9 @@ fn a_last_state_that_cannot_be_saved_fails_the_run() {
     for events in [[completed(1, 10), part_failed(1, 10)], [part_failed(1, 10), completed(1, 10)]] {
         let mut table = two_saved(1, 5);
         let [first, second] = events;
-        table.check(first, &[]);
-        table.check(second, &["release 1 generation 1", "release 2 generation 1"]);
+        let mut effects = table.tell(first);
+        effects.extend(table.tell(second));
+        assert_eq!(effects, ["drop step 10 generation 1", "release 1 generation 1", "release 2 generation 1"]);
         table.check_run(RunState::Failed, failed);
         let resume = Event::ResumeRequested { run: run() };
         table.check(
@@ -405,7 +409,7 @@ fn a_last_state_that_cannot_be_saved_fails_the_run() {
     }
     // In the middle of the run it is a pity, no more.
     let mut table = two_running(1);
-    table.check(part_failed(1, 5), &[]);
+    table.check(part_failed(1, 5), &["drop step 5 generation 1"]);
     table.check_run(RunState::Running, "");
 }
 
@@ -575,8 +579,8 @@ fn what_an_older_generation_reports_changes_nothing() {
         measured(4, 6),
     ] {
         let effects = table.tell(late.clone());
-        let cleaned = ["delete [\"m6g2\"]".to_owned()];
-        assert!(effects.is_empty() || effects == cleaned, "{late:?} leads to {effects:?}");
+        let cleans = |effect: &String| ["delete [\"m6g2\"]", "drop step 9 generation 2"].contains(&effect.as_str());
+        assert!(effects.iter().all(cleans), "{late:?} leads to {effects:?}");
         assert_eq!(table.run(), before, "{late:?}");
     }
     table.check(measured(1, 5), &[]);
@@ -615,4 +619,167 @@ fn a_checkpoint_that_a_forming_group_may_be_reading_stays() {
     table.check(committed(1, 10), &[]);
     assert_eq!(table.run().checkpoints.len(), 2);
     table.check(formed(2, 10), &["roll back to 10 for generation 2", "delete [\"m5g1\"]"]);
+}
+
+#[test]
+fn the_parts_of_a_lost_save_are_dropped_whenever_one_turns_up() {
+    let drop_5 = "drop step 5 generation 1";
+    let mut table = two_running(1);
+    table.check(part(1, 5, 0, 2, "w"), &[]);
+    table.check(part_failed(1, 5), &[drop_5]);
+    table.check(part_failed(1, 5), &[drop_5]);
+    table.check(part(1, 5, 0, 2, "w"), &[drop_5]);
+    // What is a checkpoint, or about to be one, stays.
+    table.tell(advanced(1, 10));
+    table.tell(part(1, 10, 0, 2, "w"));
+    table.check(part(1, 10, 1, 2, "w"), &["commit step 10 generation 1 of 2 parts"]);
+    table.check(part(1, 10, 1, 2, "w"), &[]);
+    table.check(committed(1, 10), &[]);
+    table.check(part(1, 10, 1, 2, "w"), &[]);
+    table.check(part_failed(1, 10), &[]);
+    // A group that is left behind does not complete what it began; what it has written whole waits for its records.
+    table.tell(part(1, 12, 0, 2, "w"));
+    table.tell(part(1, 14, 0, 2, "w"));
+    table.tell(part(1, 14, 1, 2, "w"));
+    table.check(lost(2), &["drop step 12 generation 1", "assign 1 generation 2 [1] from step 10 Keep"]);
+    table.check(part(1, 12, 1, 2, "w"), &["drop step 12 generation 1"]);
+    table.check(part(1, 14, 1, 2, "w"), &[]);
+    table.check(formed(2, 13), &["drop step 14 generation 1", "roll back to 13 for generation 2"]);
+    table.check(part(1, 14, 1, 2, "w"), &["drop step 14 generation 1"]);
+    // A manifest that could not be written, of an older group.
+    table.tell(advanced(2, 14));
+    table.tell(part(2, 14, 0, 1, "w"));
+    table.tell(joined(3));
+    table.check(part_failed(2, 14), &["drop step 14 generation 2"]);
+}
+
+#[test]
+fn what_cannot_be_is_not_waited_for() {
+    let mut table = two_running(1);
+    let before = table.run();
+    for impossible in [
+        part(1, 5, 2, 2, "w"),
+        part(1, 5, 0, 3, "w"),
+        part(1, 5, 0, 1, "w"),
+        part(1, 21, 0, 2, "w"),
+        part(2, 5, 0, 2, "w"),
+        part_failed(1, 21),
+        part_failed(2, 5),
+        completed(1, 21),
+        completed(2, 20),
+        ended(1, AttemptOutcome::Stopped { step: Step(21) }),
+    ] {
+        let known = table.engine.clone();
+        table.check(impossible.clone(), &[]);
+        assert!(table.engine == known && table.run() == before, "{impossible:?}");
+    }
+    let counts = |generation, step| table.engine.counts(&run(), Generation(generation), Step(step));
+    assert!(counts(1, 20) && !counts(2, 1), "a generation that is still to come has made nothing");
+}
+
+fn failed(generation: u64) -> Event {
+    ended(generation, AttemptOutcome::Failed { step: Step(0), cause: "the data are missing".into() })
+}
+
+#[test]
+fn a_newcomer_that_cannot_work_is_left_out() {
+    let mut table = two_running(1);
+    table.tell(lost(2));
+    table.check(formed(2, 3), &["roll back to 3 for generation 2"]);
+    table.tell(joined(3));
+    let mut short_of_workers = Table { engine: table.engine.clone(), now: table.now };
+    let effects = table.engine.apply(table.now, failed(3));
+    let text = "worker 00000003 is left out until it connects anew: failed after step 0: the data are missing";
+    assert!(effects.contains(&Effect::Note { run: run(), text: text.into() }), "{effects:?}");
+    let told: Vec<String> = effects.iter().filter_map(told).collect();
+    assert_eq!(told, ["release 3 generation 3", "assign 1 generation 4 [1] from scratch Keep"]);
+    table.check(failed(3), &[]);
+    table.check(formed(4, 3), &["roll back to 3 for generation 4"]);
+    table.check_run(RunState::Running, "1 of 2 workers; grows when one is free");
+    // Others are welcome, and so is the same one with a new connection.
+    let assigns = |generation: u64, other: u64| {
+        [1, other].map(|w| format!("assign {w} generation {generation} [1, {other}] from scratch Keep"))
+    };
+    let mut other = Table { engine: table.engine.clone(), now: table.now };
+    assert_eq!(other.tell(joined(4)), assigns(5, 4));
+    assert_eq!(table.tell(joined(3)), assigns(5, 3));
+    // Once it has worked here, its failure is the run's.
+    table.check(formed(5, 3), &["roll back to 3 for generation 5"]);
+    table.check(failed(5), &["release 1 generation 5", "release 3 generation 5"]);
+    table.check_run(RunState::Failed, "failed after step 0: the data are missing");
+
+    // With nobody left of the group that formed, nothing vouches for the run.
+    short_of_workers.check(lost(1), &["assign 3 generation 4 [3] from scratch Keep"]);
+    short_of_workers.check(failed(4), &["release 3 generation 4"]);
+    short_of_workers.check_run(RunState::Failed, "failed after step 0: the data are missing");
+}
+
+#[test]
+fn a_run_waits_rather_than_take_a_worker_that_cannot_work() {
+    let mut table = two_running(2);
+    table.tell(lost(2));
+    table.tell(joined(3));
+    table.check(failed(2), &["release 3 generation 2"]);
+    table.check_run(RunState::Waiting, "waiting for workers: 1 of at least 2 are free");
+    table.check(failed(2), &[]);
+    table.check(
+        joined(4),
+        &["assign 1 generation 3 [1, 4] from scratch Keep", "assign 4 generation 3 [1, 4] from scratch Keep"],
+    );
+}
+
+#[test]
+fn a_first_group_that_fails_fails_the_run() {
+    let mut table = Table::new();
+    table.tell(submitted(2, 1));
+    table.tell(joined(1));
+    table.tell(joined(2));
+    table.check(failed(1), &["release 1 generation 1", "release 2 generation 1"]);
+    table.check_run(RunState::Failed, "failed after step 0: the data are missing");
+}
+
+impl Table {
+    /// The group of `generation` breaks, and nothing explains it; both workers stay alive.
+    fn break_unexplained(&mut self, generation: u64, worker: u64) -> Vec<String> {
+        self.check(broken(generation, worker), &[]);
+        self.now = self.engine.next_deadline().expect("an explanation is waited for").0;
+        self.stay_alive(&[1, 3]);
+        let deadline = Deadline::Form { trial: trial(), generation: Generation(generation) };
+        self.tell(Event::DeadlinePassed { deadline })
+    }
+}
+
+#[test]
+fn newcomers_with_whom_no_group_forms_are_left_out_unless_needed() {
+    let grown = |min_workers| {
+        let mut table = two_running(min_workers);
+        table.tell(lost(2));
+        table.tell(joined(3));
+        table
+    };
+    let again =
+        |generation: u64| [1, 3].map(|w| format!("assign {w} generation {generation} [1, 3] from scratch Keep"));
+    let mut table = grown(1);
+    // The replacement came after the group had gone on as generation 2, which had not formed yet.
+    table.tell(formed(2, 3));
+    assert_eq!(table.break_unexplained(3, 1), again(4), "it may have been chance");
+    let left_out = ["release 3 generation 4", "assign 1 generation 5 [1] from scratch Keep"];
+    assert_eq!(table.break_unexplained(4, 1), left_out);
+    table.check(formed(5, 3), &["roll back to 3 for generation 5"]);
+
+    let mut table = grown(2);
+    for generation in 2..6 {
+        assert_eq!(table.break_unexplained(generation, 1), again(generation + 1), "without it the run could but wait");
+    }
+}
+
+#[test]
+fn a_run_told_to_stop_does_not_wait_for_a_group_that_does_not_form() {
+    let mut table = two_saved(2, 5);
+    table.tell(broken(1, 1));
+    table.check(Event::StopRequested { run: run() }, &[]);
+    table.check_run(RunState::Stopping, "the group broke and forms anew: worker 00000001 reports: reset by peer");
+    let deadline = Deadline::Form { trial: trial(), generation: Generation(1) };
+    table.check_deadline(deadline, SECOND / 2, &["release 1 generation 1", "release 2 generation 1"]);
+    table.check_run(RunState::Stopped, "stopped by a user; step 5 is saved");
 }

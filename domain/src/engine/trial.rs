@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::lineage::Lineage;
 use super::reason::{EndReason, StopCause, WaitReason};
+use crate::batch::Length;
 use crate::ids::{Generation, Step, Time, WorkerId};
 use crate::keep::{self, Candidate};
 use crate::record::{Position, SavedPart};
@@ -18,6 +19,8 @@ pub(super) struct Trial {
     pub(super) turn: u64,
     /// The newest generation, 0 before the first.
     pub(super) generation: Generation,
+    /// Members of the newest generation's group when it was made; 0 if it never had one.
+    pub(super) world: u32,
     pub(super) phase: Phase,
     /// Why the group is being brought to a stop.
     pub(super) stopping: Option<StopCause>,
@@ -25,6 +28,10 @@ pub(super) struct Trial {
     pub(super) formed: Generation,
     /// Whether the next group must drop what its members hold.
     pub(super) discard: bool,
+    /// Members of the newest group that formed since it was submitted or resumed.
+    pub(super) proven: BTreeSet<WorkerId>,
+    /// Workers that are not placed here until they connect anew: groups formed without them, and with them did not.
+    pub(super) shunned: BTreeMap<WorkerId, Unfit>,
     pub(super) lineage: Lineage,
     /// How far the records are known to be durable. Not journalled: the driver tells it again after a restart.
     pub(super) recorded: Position,
@@ -75,9 +82,19 @@ pub(super) enum Finish {
     Stopped { step: Step },
 }
 
+/// Why a worker is shunned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// Its group failed: its data are missing, or its program is another version.
+    Failed,
+    /// Its group did not form, whoever is to blame: it gets another chance once the run lacks workers.
+    DidNotForm,
+}
+
 /// A committed checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Checkpoint {
+    pub(super) generation: Generation,
     pub(super) step: Step,
     pub(super) manifest: String,
     pub(super) blake3: String,
@@ -150,10 +167,13 @@ impl Trial {
             submitted_at: now,
             turn,
             generation: Generation(0),
+            world: 0,
             phase: Phase::waiting(now),
             stopping: None,
             formed: Generation(0),
             discard: false,
+            proven: BTreeSet::new(),
+            shunned: BTreeMap::new(),
             lineage: Lineage::default(),
             recorded: Position::default(),
             measurements: Vec::new(),
@@ -204,6 +224,19 @@ impl Trial {
 
     pub(super) fn has_checkpoint_at(&self, step: Step) -> bool {
         self.checkpoints.iter().any(|checkpoint| checkpoint.step == step)
+    }
+
+    /// Whether the save of `generation` at `step` is a checkpoint.
+    pub(super) fn is_committed(&self, generation: Generation, step: Step) -> bool {
+        self.checkpoints.iter().any(|checkpoint| checkpoint.generation == generation && checkpoint.step == step)
+    }
+
+    /// Whether the run can have `step` steps, as far as its specification says: how long an epoch is, the workers know.
+    pub(super) fn can_reach(&self, step: Step) -> bool {
+        match self.spec.train.length {
+            Length::Steps(total) => step.0 <= total,
+            Length::Epochs(_) => true,
+        }
     }
 
     /// Whether a state held in a worker's memory is part of the history and worth more than the newest checkpoint.

@@ -77,6 +77,7 @@ impl World<'_> {
                     self.store.manifests.remove(&manifest);
                 }
             }
+            Effect::DropSave { trial, generation, step } => self.store.drop_save(&trial, generation, step),
             Effect::RollBack { trial, step, generation } => self.store.roll_back(&trial.run, step, generation),
             Effect::Note { .. } => {}
         }

@@ -9,11 +9,19 @@ use crate::record::SavedPart;
 /// How long a member tries to connect to its peers.
 const CONNECT_MS: u64 = 2_500;
 
+/// What a bad worker reports.
+pub(super) const NO_DATA: &str = "the data are missing";
+
 /// What members of a group do together.
 impl World<'_> {
     pub(super) fn begin_connecting(&mut self, worker: WorkerId) {
         let attempt = self.workers[&worker].attempt.as_ref().expect("it just took a place");
         let (trial, generation) = (attempt.assignment.trial.clone(), attempt.assignment.generation);
+        if self.workers[&worker].bad {
+            self.workers.get_mut(&worker).expect("just seen").attempt = None;
+            let outcome = AttemptOutcome::Failed { step: Step(0), cause: NO_DATA.to_owned() };
+            return self.report(worker, Report::AttemptEnded { trial, generation, outcome });
+        }
         self.after_up_to(30, Action::TryForm { trial: trial.clone(), generation });
         let timeout = self.now.after_ms(CONNECT_MS);
         self.at(timeout, Action::ConnectTimeout { worker, trial, generation });
@@ -146,6 +154,9 @@ impl World<'_> {
             Next::Step | Next::Evaluate => {
                 for member in &members {
                     self.advance(*member, &plan, &next, generation);
+                }
+                if next == Next::Step {
+                    self.seen.invariant_a_stop_is_heeded(&trial, generation, &members);
                 }
             }
         }

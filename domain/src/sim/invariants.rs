@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::group::NO_DATA;
 use super::plan::State;
 use super::store::{Record, Store};
-use crate::engine::{Effect, Engine, Event, StartFrom, Timing};
+use crate::engine::{AttemptOutcome, Effect, Engine, Event, StartFrom, Timing};
 use crate::ids::{Generation, RunName, Step, Time, TrialId, WorkerId};
 use crate::view::{RunState, RunView, View};
 
@@ -13,7 +14,21 @@ use crate::view::{RunState, RunView, View};
 pub(super) struct Seen {
     view: View,
     commanded: BTreeMap<(WorkerId, TrialId), Generation>,
+    /// Members of the newest group that formed since the run was submitted or resumed.
+    formed: BTreeMap<RunName, Vec<WorkerId>>,
+    stops: BTreeMap<(TrialId, Generation), Stop>,
 }
+
+/// What became of a stop.
+#[derive(Default)]
+struct Stop {
+    delivered: BTreeSet<WorkerId>,
+    /// Steps made after it was delivered to all.
+    steps_after: u64,
+}
+
+/// A step may be under way when the last member hears of the stop.
+const STEPS_AFTER_STOP_MAX: u64 = 2;
 
 impl Seen {
     pub(super) fn check(&mut self, engine: &Engine, event: &Event, effects: &[Effect], view: View) {
@@ -24,6 +39,7 @@ impl Seen {
         invariant_waiting_and_failed_runs_say_why(&view);
         self.invariant_commands_are_of_the_newest_generation(effects, &view);
         self.invariant_no_needed_checkpoint_is_deleted(effects, &view);
+        self.invariant_a_bad_newcomer_fails_no_run(event, &view);
         self.view = view;
     }
 
@@ -44,12 +60,54 @@ impl Seen {
                 Effect::Release { .. }
                 | Effect::CommitCheckpoint { .. }
                 | Effect::DeleteCheckpoints { .. }
+                | Effect::DropSave { .. }
                 | Effect::RollBack { .. }
                 | Effect::Note { .. } => continue,
             };
             let before = self.commanded.entry((worker, trial.clone())).or_default();
             assert!(generation >= *before, "command of {trial} generation {generation} after {before}");
             *before = generation;
+        }
+    }
+
+    /// As long as a member of the newest group that formed is there, the run does without a bad worker.
+    fn invariant_a_bad_newcomer_fails_no_run(&mut self, event: &Event, after: &View) {
+        match event {
+            Event::Formed { trial, generation, .. } => {
+                let before = run_of(&self.view, &trial.run);
+                if before.generation == *generation && !before.members.is_empty() {
+                    self.formed.insert(trial.run.clone(), before.members.clone());
+                }
+            }
+            Event::ResumeRequested { run } => {
+                self.formed.remove(run);
+            }
+            Event::AttemptEnded { trial, outcome: AttemptOutcome::Failed { cause, .. }, .. } if cause == NO_DATA => {
+                let before = run_of(&self.view, &trial.run);
+                let failed = !before.state.is_ended() && run_of(after, &trial.run).state == RunState::Failed;
+                let formed = self.formed.get(&trial.run);
+                let vouched = formed.is_some_and(|formed| {
+                    let connected = |id: &WorkerId| {
+                        self.view.workers.iter().any(|worker| worker.info.id == *id && worker.connected)
+                    };
+                    before.members.is_empty() || before.members.iter().any(|id| formed.contains(id) && connected(id))
+                });
+                assert!(!(failed && vouched), "{} had formed, and a bad newcomer failed it", trial.run);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn stop_delivered(&mut self, trial: &TrialId, generation: Generation, worker: WorkerId) {
+        self.stops.entry((trial.clone(), generation)).or_default().delivered.insert(worker);
+    }
+
+    /// A group whose members all heard of a stop makes no more than a few steps.
+    pub(super) fn invariant_a_stop_is_heeded(&mut self, trial: &TrialId, generation: Generation, members: &[WorkerId]) {
+        let Some(stop) = self.stops.get_mut(&(trial.clone(), generation)) else { return };
+        if members.iter().all(|member| stop.delivered.contains(member)) {
+            stop.steps_after += 1;
+            assert!(stop.steps_after <= STEPS_AFTER_STOP_MAX, "{trial} generation {generation} does not stop");
         }
     }
 
@@ -72,6 +130,13 @@ impl Seen {
                         blake3: c.blake3.clone(),
                     });
                     assert_eq!(assignment.start, expected, "a group begins from the newest checkpoint");
+                }
+                Effect::DropSave { trial, generation, step } => {
+                    let commits = |other: &Effect| {
+                        matches!(other, Effect::CommitCheckpoint { trial: t, generation: g, step: s, .. }
+                            if (t, g, s) == (trial, generation, step))
+                    };
+                    assert!(!effects.iter().any(commits), "step {step} is committed and dropped at once");
                 }
                 Effect::CommitCheckpoint { .. }
                 | Effect::Stop { .. }
@@ -215,7 +280,8 @@ pub(super) fn invariant_repetition_is_harmless(engine: &Engine, now: Time, event
     }
     let mut again = engine.clone();
     let effects = again.apply(now, event.clone());
-    let commands = effects.iter().filter(|e| !matches!(e, Effect::DeleteCheckpoints { .. }));
+    let is_deletion = |e: &&Effect| matches!(e, Effect::DeleteCheckpoints { .. } | Effect::DropSave { .. });
+    let commands = effects.iter().filter(|e| !is_deletion(e));
     assert_eq!(commands.count(), 0, "{event:?} told again leads to {effects:?}");
     assert!(again == *engine, "{event:?} told again changes something");
 }

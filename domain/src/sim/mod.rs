@@ -259,7 +259,9 @@ impl<'a> World<'a> {
 
     fn born(&mut self) {
         let id = WorkerId(self.fresh_id());
-        self.workers.insert(id, Worker::new(id));
+        let mut worker = Worker::new(id);
+        worker.bad = self.fault_in(10);
+        self.workers.insert(id, worker);
         self.say(|| format!("worker {} starts", id.short()));
         self.at(self.now, Action::Connect(id));
         self.at(self.now, Action::Heartbeat(id));
@@ -339,6 +341,15 @@ impl<'a> World<'a> {
         if worker.frozen {
             return self.at(now.after_ms(25), Action::CommandArrives { worker: id, link, command });
         }
+        if let Command::Stop { trial, generation } = &*command
+            && worker.is_in(trial, *generation).is_some()
+        {
+            self.seen.stop_delivered(trial, *generation, id);
+            if !self.sabotage.heeds_stops() {
+                return;
+            }
+        }
+        let worker = self.workers.get_mut(&id).expect("seen above");
         if worker.obey(*command) == Reaction::Connecting {
             self.begin_connecting(id);
         }
@@ -411,6 +422,11 @@ impl<'a> World<'a> {
     fn calm_down(&mut self) {
         self.say(|| "the faults cease".to_owned());
         self.faults = false;
+        let bad: Vec<WorkerId> = self.workers.values().filter(|w| w.bad).map(|w| w.info.id).collect();
+        for id in bad {
+            self.break_link(id, true);
+            self.workers.remove(&id);
+        }
         let missing = 3usize.saturating_sub(self.workers.len());
         for _ in 0..missing {
             self.after_up_to(500, Action::Born);

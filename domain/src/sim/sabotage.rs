@@ -26,11 +26,13 @@ pub(super) enum Sabotage {
     CommitsGoUnheard,
     /// Checkpoints are deleted although they were not given up.
     TheNewestCheckpointIsDeleted,
+    /// Workers go on although they are told to stop.
+    StopsAreNotHeeded,
 }
 
 impl Sabotage {
     #[cfg(test)]
-    pub(super) const ALL: [Sabotage; 9] = [
+    pub(super) const ALL: [Sabotage; 10] = [
         Sabotage::StaleReportsCount,
         Sabotage::RollBacksAreSkipped,
         Sabotage::DiscardIsForgotten,
@@ -40,6 +42,7 @@ impl Sabotage {
         Sabotage::DeadlinesAreIgnored,
         Sabotage::CommitsGoUnheard,
         Sabotage::TheNewestCheckpointIsDeleted,
+        Sabotage::StopsAreNotHeeded,
     ];
 
     /// What the engine is told instead of `event`; `newest` is the trial's newest generation.
@@ -71,6 +74,10 @@ impl Sabotage {
 
     pub(super) fn stores_records(self, now: Time) -> bool {
         self != Sabotage::RecordsAreDropped || !now.0.is_multiple_of(16)
+    }
+
+    pub(super) fn heeds_stops(self) -> bool {
+        self != Sabotage::StopsAreNotHeeded
     }
 
     /// What is performed instead of `effect`.

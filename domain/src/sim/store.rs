@@ -55,6 +55,15 @@ impl Store {
         self.records.get(run).and_then(|records| records.last()).map_or(Position::default(), |r| r.position)
     }
 
+    /// Committing needs the parts: one that is dropped too soon is noticed.
+    pub(super) fn drop_save(&mut self, trial: &TrialId, generation: Generation, step: Step) {
+        let folder = format!("{trial}/{generation}/{step}");
+        if !self.manifests.contains_key(&folder) {
+            let prefix = format!("{folder}/");
+            self.parts.retain(|path, _| !path.starts_with(&prefix));
+        }
+    }
+
     pub(super) fn commit(
         &mut self,
         trial: &TrialId,

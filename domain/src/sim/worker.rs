@@ -13,6 +13,8 @@ pub(super) struct Worker {
     /// Its connection to the coordinator.
     pub(super) link: Option<Link>,
     pub(super) frozen: bool,
+    /// Whether it lacks the data, so that every attempt of it fails.
+    pub(super) bad: bool,
     pub(super) attempt: Option<Attempt>,
     /// The newest generation that it was told of, by trial: older commands are refused.
     seen: BTreeMap<TrialId, Generation>,
@@ -94,6 +96,7 @@ impl Worker {
             info,
             link: None,
             frozen: false,
+            bad: false,
             attempt: None,
             seen: BTreeMap::new(),
             unacknowledged: VecDeque::new(),

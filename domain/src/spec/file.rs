@@ -32,8 +32,9 @@ pub const VERSION: u64 = 1;
 /// The most workers of a run; every one holds a connection to every other.
 pub const WORKERS_MAX: u64 = 1024;
 
-/// The most samples of one step; with [`STEPS_MAX`], positions in the sample stream stay below 2^58.
-pub const GLOBAL_BATCH_MAX: u64 = 1 << 24;
+/// The most samples of one step. A step's record names each of them and must fit a message: at most 10 bytes each are 10
+/// MiB of the 16 MiB there are. With [`STEPS_MAX`], positions in the sample stream stay below 2^54.
+pub const GLOBAL_BATCH_MAX: u64 = 1 << 20;
 
 /// The most steps of a run.
 pub const STEPS_MAX: u64 = 1 << 34;

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use domain::engine::{AttemptOutcome, WorkerInfo};
 use domain::ids::{Generation, Rank, Step, TrialId, WorkerId};
+use domain::view::{MeasurementView, RunState, RunView};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
@@ -19,6 +20,10 @@ fn generation() -> impl Strategy<Value = Generation> {
 
 fn storable() -> impl Strategy<Value = u64> {
     0..=i64::MAX as u64
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    (0..=STEPS_MAX).prop_map(Step)
 }
 
 fn position() -> impl Strategy<Value = Position> {
@@ -73,21 +78,19 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 fn part() -> impl Strategy<Value = SavedPart> {
-    (any::<u64>(), any::<[u32; 2]>(), any::<u64>(), "[a-z/]{0,20}").prop_map(|(step, [rank, world], bytes, path)| {
-        SavedPart {
-            step: Step(step),
-            rank,
-            world,
-            path,
-            bytes,
-            blake3: "aa".to_owned(),
-            weights_sha256: "bb".to_owned(),
-        }
+    (step(), any::<[u32; 2]>(), storable(), "[a-z/]{0,20}").prop_map(|(step, [rank, world], bytes, path)| SavedPart {
+        step,
+        rank,
+        world,
+        path,
+        bytes,
+        blake3: "aa".to_owned(),
+        weights_sha256: "bb".to_owned(),
     })
 }
 
 fn outcome() -> impl Strategy<Value = AttemptOutcome> {
-    (any::<u64>().prop_map(Step), ".{0,9}").prop_flat_map(|(step, cause)| {
+    (step(), ".{0,9}").prop_flat_map(|(step, cause)| {
         prop_oneof![
             Just(AttemptOutcome::Completed { step }),
             Just(AttemptOutcome::Stopped { step }),
@@ -116,16 +119,16 @@ fn report() -> impl Strategy<Value = Report> {
             records
         }),
         (group(), part()).prop_map(|((trial, generation), part)| Report::PartSaved { trial, generation, part }),
-        (group(), any::<u64>(), ".{0,9}").prop_map(|((trial, generation), step, cause)| Report::PartFailed {
+        (group(), step(), ".{0,9}").prop_map(|((trial, generation), step, cause)| Report::PartFailed {
             trial,
             generation,
-            step: Step(step),
+            step,
             cause
         }),
-        (group(), any::<u64>(), ".{0,9}").prop_map(|((trial, generation), step, cause)| Report::RollbackRequested {
+        (group(), step(), ".{0,9}").prop_map(|((trial, generation), step, cause)| Report::RollbackRequested {
             trial,
             generation,
-            step: Step(step),
+            step,
             cause
         }),
         (group(), outcome()).prop_map(|((trial, generation), outcome)| Report::AttemptEnded {
@@ -209,6 +212,8 @@ proptest! {
     #[test]
     fn records_survive_the_wire(record in record()) {
         let bytes = record_to_wire(record.clone()).encode_to_vec();
+        // As a field of another message, a record has its tag and length before it.
+        prop_assert!(bytes.len() + 11 <= record_bytes_max(&record), "{} bytes", bytes.len());
         prop_assert_eq!(record_from_wire(v1::Record::decode(bytes.as_slice()).unwrap()).unwrap(), record);
     }
 
@@ -240,6 +245,14 @@ fn what_does_not_hold_together_is_refused_by_name() {
         let records = vec![v1::Record { body: Some(body) }];
         Some(Body::Records(v1::Records { trial: "a/0".to_owned(), generation: 1, records }))
     };
+    let attempt_ended = |step| {
+        let outcome = v1::AttemptOutcome::Completed.into();
+        Some(Body::AttemptEnded(v1::AttemptEnded { trial: "a/0".to_owned(), step, outcome, ..Default::default() }))
+    };
+    let part_saved = |step, bytes| {
+        let part = Some(v1::Part { step, bytes, ..Default::default() });
+        Some(Body::PartSaved(v1::PartSaved { trial: "a/0".to_owned(), generation: 1, part }))
+    };
     let cases = [
         (None, "Report.body is missing"),
         (Some(Body::Hello(v1::Hello::default())), "Hello.worker is missing"),
@@ -255,6 +268,21 @@ fn what_does_not_hold_together_is_refused_by_name() {
         (
             Some(Body::AttemptEnded(v1::AttemptEnded { trial: "a/0".to_owned(), outcome: 77, ..Default::default() })),
             "AttemptEnded.outcome is missing",
+        ),
+        (attempt_ended(STEPS_MAX + 1), "AttemptEnded.step is not valid: 17179869185 must be 0 to 17179869184"),
+        (part_saved(u64::MAX, 1), "Part.step is not valid"),
+        (part_saved(1, u64::MAX), "Part.bytes is not valid"),
+        (
+            Some(Body::PartFailed(v1::PartFailed { trial: "a/0".to_owned(), step: u64::MAX, ..Default::default() })),
+            "PartFailed.step is not valid",
+        ),
+        (
+            Some(Body::RollbackRequested(v1::RollbackRequested {
+                trial: "a/0".to_owned(),
+                step: u64::MAX,
+                ..Default::default()
+            })),
+            "RollbackRequested.step is not valid",
         ),
         (records(None), "StepRecord.point is missing"),
         (records(Some(step(0))), "StepPoint.step is not valid: 0 must be 1 to"),
@@ -291,4 +319,50 @@ fn a_rank_outside_its_group_is_refused() {
     let command = v1::Command { body: Some(v1::command::Body::Assign(assign)) };
     let error = command_from_wire(command).unwrap_err().to_string();
     assert_eq!(error, "Assign.rank is not valid: rank (3) must be < members (0)");
+}
+
+#[test]
+fn a_run_is_sent_with_its_newest_evaluations() {
+    let measurement = |step| MeasurementView { step: Step(step), eval_loss: 0.5.into(), eval_accuracy: 0.25.into() };
+    let shown = |count: u64| {
+        let view = RunView {
+            name: "a".parse().unwrap(),
+            state: RunState::Running,
+            reason: String::new(),
+            generation: Generation(1),
+            members: Vec::new(),
+            workers_wanted: 1,
+            step: Step(count),
+            measurements: (1..=count).map(measurement).collect(),
+            checkpoints: Vec::new(),
+            submitted_at: domain::ids::Time(0),
+            ended_at: None,
+            failures: 0,
+        };
+        let run = run_to_wire(&view, &spec(), DataFacts::default());
+        run.evals.iter().map(|eval| eval.step).collect::<Vec<_>>()
+    };
+    let most = EVALS_SHOWN_MAX as u64;
+    for (count, expected) in [(1, 1..=1), (most, 1..=most), (most + 7, 8..=most + 7)] {
+        assert_eq!(shown(count), expected.collect::<Vec<_>>(), "{count} evaluations");
+    }
+}
+
+/// The largest step there can be: its record must fit a message.
+#[test]
+fn a_record_of_the_largest_batch_fits_a_message() {
+    let samples = vec![u64::MAX; domain::spec::file::GLOBAL_BATCH_MAX as usize / (1 << 16)];
+    let read = Read { micro_batch: u32::MAX, worker: WorkerId(u64::MAX), samples };
+    let record = Record::Step(StepRecord {
+        step: Step(1),
+        generation: Generation(1),
+        loss: 0.0,
+        grad_norm: 0.0,
+        lr: 0.0,
+        skipped: false,
+        micros: 0,
+        micros_outside_model: 0,
+        reads: vec![read; 1 << 16],
+    });
+    assert!(record_bytes_max(&record) < crate::MESSAGE_BYTES_MAX, "{} bytes", record_bytes_max(&record));
 }

@@ -32,7 +32,7 @@ pub enum CheckpointError {
         /// The file.
         path: String,
         /// What the operating system says.
-        source: object_store::Error,
+        source: io::Error,
     },
     /// A file could not be written for another reason. Nothing of it is left behind.
     #[error("{path} could not be written")]
@@ -40,7 +40,7 @@ pub enum CheckpointError {
         /// The file.
         path: String,
         /// Why.
-        source: object_store::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// A file could not be read, listed or deleted.
     #[error("{path} could not be {verb}")]
@@ -136,7 +136,11 @@ impl CheckpointError {
     /// The error of writing `path`.
     pub(super) fn from_write(path: &str, source: object_store::Error) -> Self {
         let path = path.to_owned();
-        if is_no_space(&source) { Self::NoSpace { path, source } } else { Self::Write { path, source } }
+        match root(&source) {
+            Some(source) if is_no_space(&source) => Self::NoSpace { path, source },
+            Some(io) => Self::Write { path, source: Box::new(io) },
+            None => Self::Write { path, source: Box::new(source) },
+        }
     }
 
     /// The error of doing something else with `path`.
@@ -144,22 +148,60 @@ impl CheckpointError {
         let path = path.to_owned();
         match source {
             object_store::Error::NotFound { .. } => Self::Missing { path },
-            source => Self::Access { path, verb, source: Box::new(source) },
+            source => match root(&source) {
+                Some(io) => Self::Access { path, verb, source: Box::new(io) },
+                None => Self::Access { path, verb, source: Box::new(source) },
+            },
         }
     }
 }
 
-/// Whether the disk, a quota or the limit of file sizes is at the root of an error.
-fn is_no_space(error: &(dyn Error + 'static)) -> bool {
+/// What the operating system says at the root of an error. The layers above it repeat it in their own texts, and do not
+/// let go of it, so it is made anew.
+fn root(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    let mut innermost = None;
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            let kind = error.kind();
-            if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge) {
-                return true;
-            }
-        }
+        innermost = error.downcast_ref::<io::Error>().or(innermost);
         next = error.source();
     }
-    false
+    innermost.map(|found| match found.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(found.kind(), found.to_string()),
+    })
+}
+
+/// Whether the disk, a quota or the limit of file sizes is the cause.
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `object_store` wraps what the operating system says: twice, and each time with the text of what it wraps.
+    fn wrapped(inner: impl Error + Send + Sync + 'static) -> object_store::Error {
+        let middle = object_store::Error::Generic { store: "inner", source: Box::new(inner) };
+        object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(middle) }
+    }
+
+    #[test]
+    fn the_root_of_a_failed_write_is_its_only_source() {
+        let os = |code| wrapped(io::Error::from_raw_os_error(code));
+        let own = wrapped(io::Error::new(io::ErrorKind::TimedOut, "too slow"));
+        let cases = [
+            (os(28), "x could not be written: no space left on device", "No space left on device (os error 28)"),
+            (os(5), "x could not be written", "Input/output error (os error 5)"),
+            (own, "x could not be written", "too slow"),
+        ];
+        for (error, expected, source) in cases {
+            let error = CheckpointError::from_write("x", error);
+            assert_eq!(error.to_string(), expected);
+            let found = error.source().unwrap();
+            assert_eq!((found.to_string(), found.source().is_none()), (source.to_owned(), true));
+        }
+        let error = CheckpointError::from_write("x", wrapped(std::fmt::Error));
+        assert!(matches!(error, CheckpointError::Write { .. }), "without an io error, all is kept: {error:?}");
+    }
 }

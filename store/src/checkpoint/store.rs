@@ -134,6 +134,24 @@ impl CheckpointStore {
         Ok(())
     }
 
+    /// Deletes the parts of a save that will not be committed. One whose manifest is there is left as it is, and so are
+    /// temporary files: a rank may still be writing, and then this is to be called again. Nothing there is success.
+    ///
+    /// Not to be called while the same save is being committed.
+    pub async fn drop_save(&self, trial: &TrialId, generation: Generation, step: Step) -> Result<(), CheckpointError> {
+        let folder = Folder { trial: trial.clone(), step, generation };
+        let files = self.files_of(trial).await?;
+        if files.contains(&folder.manifest()) {
+            return Ok(());
+        }
+        for file in files {
+            if Folder::of_part(&file).is_some_and(|(of, _)| of == folder) {
+                self.delete_file(&file).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes the files of a trial that belong to no checkpoint in `keep` (paths of manifests): other checkpoints,
     /// parts of saves that were not committed, and temporary files of writes that were cut off. If a kept manifest is
     /// missing or unreadable, all files of its folder stay, so the path of a manifest that is still to be committed

@@ -50,6 +50,7 @@ async fn suite(store: CheckpointStore) {
     what_was_saved_is_loaded(&store).await;
     paths_that_are_not_ours_are_refused(&store).await;
     a_manifest_that_does_not_hold_together_is_refused(&store).await;
+    a_save_is_dropped_unless_it_is_committed(&store).await;
     deleting_and_sweeping_keep_the_rest(&store).await;
 }
 
@@ -140,6 +141,31 @@ async fn a_manifest_that_does_not_hold_together_is_refused(store: &CheckpointSto
     let committed = store.commit(&good).await.unwrap();
     store.delete(&committed.path).await.unwrap();
     assert!(!exists(store, &committed).await);
+}
+
+async fn a_save_is_dropped_unless_it_is_committed(store: &CheckpointStore) {
+    let trial = trial("drops/0");
+    let (_, committed) = save(store, &trial, 1, 10, &parts(2, 1.0)).await;
+    let parts = parts(2, 2.0);
+    let lost = manifest(&trial, 2, 20, &parts);
+    let of_same_generation = manifest(&trial, 2, 10, &parts);
+    let of_same_step = manifest(&trial, 1, 20, &parts);
+    for unfinished in [&lost, &of_same_generation, &of_same_step] {
+        for (saved, bytes) in unfinished.parts.iter().zip(&parts) {
+            store.put_part(&saved.path, bytes.clone()).await.unwrap();
+        }
+    }
+    for _ in 0..2 {
+        store.drop_save(&trial, Generation(2), Step(20)).await.unwrap();
+        store.drop_save(&trial, Generation(1), Step(10)).await.unwrap();
+        assert!(matches!(store.commit(&lost).await, Err(CheckpointError::Missing { .. })));
+        assert!(exists(store, &committed).await, "a committed save is not dropped");
+    }
+    for untouched in [&of_same_generation, &of_same_step] {
+        let committed = store.commit(untouched).await.unwrap();
+        store.delete(&committed.path).await.unwrap();
+    }
+    store.delete(&committed.path).await.unwrap();
 }
 
 async fn deleting_and_sweeping_keep_the_rest(store: &CheckpointStore) {
