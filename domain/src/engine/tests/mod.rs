@@ -1,3 +1,6 @@
+mod checkpoints;
+mod newcomers;
+
 use super::*;
 use crate::batch::Length;
 use crate::ids::Rank;
@@ -344,76 +347,6 @@ fn a_break_without_a_loss_is_tried_again_a_few_times() {
 }
 
 #[test]
-fn a_checkpoint_needs_all_parts_and_durable_records() {
-    let mut table = two_running(1);
-    table.check(part(1, 5, 1, 2, "w"), &[]);
-    table.check(part(1, 5, 1, 2, "w"), &[]);
-    table.check(part(1, 5, 0, 2, "w"), &[]);
-    table.check(advanced(1, 4), &[]);
-    table.check(advanced(1, 5), &["commit step 5 generation 1 of 2 parts"]);
-    table.check(committed(1, 5), &[]);
-    table.check(committed(1, 5), &[]);
-    let newest = &table.run().checkpoints[0];
-    assert_eq!((newest.step, newest.result), (Step(5), false));
-    table.tell(advanced(1, 10));
-    table.tell(part(1, 10, 0, 2, "w"));
-    table.check(part(1, 10, 1, 2, "w"), &["commit step 10 generation 1 of 2 parts"]);
-    table.check(committed(1, 10), &["delete [\"m5g1\"]"]);
-    table.check(part(1, 15, 0, 2, "w"), &[]);
-    table.check(part(1, 15, 1, 2, "x"), &["release 1 generation 1", "release 2 generation 1"]);
-    table.check_run(
-        RunState::Failed,
-        "replicas diverged at step 15: rank 0 of 2 has weights w, rank 1 of 2 has weights x",
-    );
-}
-
-#[test]
-fn a_run_is_complete_once_its_last_checkpoint_is_committed() {
-    let mut table = two_running(1);
-    table.tell(advanced(1, 10));
-    table.check(completed(1, 10), &[]);
-    table.check_run(RunState::Running, "saving step 10, the last one");
-    table.tell(part(1, 10, 0, 2, "w"));
-    table.check(part(1, 10, 1, 2, "w"), &["commit step 10 generation 1 of 2 parts"]);
-    // What is written needs no group any more.
-    table.check(lost(2), &[]);
-    table.check(committed(1, 10), &["release 1 generation 1"]);
-    table.check_run(RunState::Completed, "all 10 steps are done");
-    assert!(table.run().checkpoints[0].result);
-    table.check(rejoined(2, 1, 10), &["release 2 generation 1"]);
-
-    let mut at_once = two_saved(1, 10);
-    at_once.check(completed(1, 10), &["release 1 generation 1", "release 2 generation 1"]);
-    at_once.check_run(RunState::Completed, "all 10 steps are done");
-}
-
-#[test]
-fn a_last_state_that_cannot_be_saved_fails_the_run() {
-    let failed = "the state of step 10 could not be saved: no space left on device";
-    for events in [[completed(1, 10), part_failed(1, 10)], [part_failed(1, 10), completed(1, 10)]] {
-        let mut table = two_saved(1, 5);
-        let [first, second] = events;
-        let mut effects = table.tell(first);
-        effects.extend(table.tell(second));
-        assert_eq!(effects, ["drop step 10 generation 1", "release 1 generation 1", "release 2 generation 1"]);
-        table.check_run(RunState::Failed, failed);
-        let resume = Event::ResumeRequested { run: run() };
-        table.check(
-            resume,
-            &[
-                "roll back to 5 for generation 2",
-                "assign 1 generation 3 [1, 2] from step 5 Keep",
-                "assign 2 generation 3 [1, 2] from step 5 Keep",
-            ],
-        );
-    }
-    // In the middle of the run it is a pity, no more.
-    let mut table = two_running(1);
-    table.check(part_failed(1, 5), &["drop step 5 generation 1"]);
-    table.check_run(RunState::Running, "");
-}
-
-#[test]
 fn a_running_run_is_stopped_with_its_state_saved() {
     let mut table = two_saved(1, 5);
     let stop = Event::StopRequested { run: run() };
@@ -512,36 +445,6 @@ fn a_restart_repeats_what_may_be_lost_and_waits_for_the_workers() {
 }
 
 #[test]
-fn a_group_that_formed_below_a_checkpoint_forms_anew_from_it() {
-    let mut table = two_running(1);
-    table.tell(advanced(1, 5));
-    table.tell(part(1, 5, 0, 2, "w"));
-    table.tell(part(1, 5, 1, 2, "w"));
-    table.tell(lost(1));
-    table.tell(lost(2));
-    table.tell(joined(3));
-    // Nobody who holds step 5 is left, and its manifest is written only now.
-    table.now = table.now.after_ms(2 * SECOND);
-    let passed = Event::DeadlinePassed { deadline: Deadline::Gather { trial: trial() } };
-    table.check(passed, &["assign 3 generation 3 [3] from scratch Keep"]);
-    table.check(committed(1, 5), &[]);
-    table.check(formed(3, 0), &["assign 3 generation 4 [3] from step 5 Discard"]);
-    table.check(formed(4, 5), &["roll back to 5 for generation 4"]);
-}
-
-#[test]
-fn a_checkpoint_that_the_history_left_behind_is_deleted() {
-    let mut table = two_running(1);
-    table.tell(advanced(1, 5));
-    table.tell(part(1, 5, 0, 2, "w"));
-    table.tell(part(1, 5, 1, 2, "w"));
-    table.tell(lost(1));
-    table.check(formed(2, 4), &["roll back to 4 for generation 2"]);
-    table.check(committed(1, 5), &["delete [\"m5g1\"]"]);
-    assert!(table.run().checkpoints.is_empty());
-}
-
-#[test]
 fn what_an_older_generation_reports_changes_nothing() {
     let mut table = two_saved(1, 5);
     table.check(lost(2), &["assign 1 generation 2 [1] from step 5 Keep"]);
@@ -610,50 +513,6 @@ fn a_member_that_comes_back_is_told_to_stop_again() {
 }
 
 #[test]
-fn a_checkpoint_that_a_forming_group_may_be_reading_stays() {
-    let mut table = two_saved(1, 5);
-    table.tell(advanced(1, 10));
-    table.tell(part(1, 10, 0, 2, "w"));
-    table.tell(part(1, 10, 1, 2, "w"));
-    table.check(lost(2), &["assign 1 generation 2 [1] from step 5 Keep"]);
-    table.check(committed(1, 10), &[]);
-    assert_eq!(table.run().checkpoints.len(), 2);
-    table.check(formed(2, 10), &["roll back to 10 for generation 2", "delete [\"m5g1\"]"]);
-}
-
-#[test]
-fn the_parts_of_a_lost_save_are_dropped_whenever_one_turns_up() {
-    let drop_5 = "drop step 5 generation 1";
-    let mut table = two_running(1);
-    table.check(part(1, 5, 0, 2, "w"), &[]);
-    table.check(part_failed(1, 5), &[drop_5]);
-    table.check(part_failed(1, 5), &[drop_5]);
-    table.check(part(1, 5, 0, 2, "w"), &[drop_5]);
-    // What is a checkpoint, or about to be one, stays.
-    table.tell(advanced(1, 10));
-    table.tell(part(1, 10, 0, 2, "w"));
-    table.check(part(1, 10, 1, 2, "w"), &["commit step 10 generation 1 of 2 parts"]);
-    table.check(part(1, 10, 1, 2, "w"), &[]);
-    table.check(committed(1, 10), &[]);
-    table.check(part(1, 10, 1, 2, "w"), &[]);
-    table.check(part_failed(1, 10), &[]);
-    // A group that is left behind does not complete what it began; what it has written whole waits for its records.
-    table.tell(part(1, 12, 0, 2, "w"));
-    table.tell(part(1, 14, 0, 2, "w"));
-    table.tell(part(1, 14, 1, 2, "w"));
-    table.check(lost(2), &["drop step 12 generation 1", "assign 1 generation 2 [1] from step 10 Keep"]);
-    table.check(part(1, 12, 1, 2, "w"), &["drop step 12 generation 1"]);
-    table.check(part(1, 14, 1, 2, "w"), &[]);
-    table.check(formed(2, 13), &["drop step 14 generation 1", "roll back to 13 for generation 2"]);
-    table.check(part(1, 14, 1, 2, "w"), &["drop step 14 generation 1"]);
-    // A manifest that could not be written, of an older group.
-    table.tell(advanced(2, 14));
-    table.tell(part(2, 14, 0, 1, "w"));
-    table.tell(joined(3));
-    table.check(part_failed(2, 14), &["drop step 14 generation 2"]);
-}
-
-#[test]
 fn what_cannot_be_is_not_waited_for() {
     let mut table = two_running(1);
     let before = table.run();
@@ -675,111 +534,4 @@ fn what_cannot_be_is_not_waited_for() {
     }
     let counts = |generation, step| table.engine.counts(&run(), Generation(generation), Step(step));
     assert!(counts(1, 20) && !counts(2, 1), "a generation that is still to come has made nothing");
-}
-
-fn failed(generation: u64) -> Event {
-    ended(generation, AttemptOutcome::Failed { step: Step(0), cause: "the data are missing".into() })
-}
-
-#[test]
-fn a_newcomer_that_cannot_work_is_left_out() {
-    let mut table = two_running(1);
-    table.tell(lost(2));
-    table.check(formed(2, 3), &["roll back to 3 for generation 2"]);
-    table.tell(joined(3));
-    let mut short_of_workers = Table { engine: table.engine.clone(), now: table.now };
-    let effects = table.engine.apply(table.now, failed(3));
-    let text = "worker 00000003 is left out until it connects anew: failed after step 0: the data are missing";
-    assert!(effects.contains(&Effect::Note { run: run(), text: text.into() }), "{effects:?}");
-    let told: Vec<String> = effects.iter().filter_map(told).collect();
-    assert_eq!(told, ["release 3 generation 3", "assign 1 generation 4 [1] from scratch Keep"]);
-    table.check(failed(3), &[]);
-    table.check(formed(4, 3), &["roll back to 3 for generation 4"]);
-    table.check_run(RunState::Running, "1 of 2 workers; grows when one is free");
-    // Others are welcome, and so is the same one with a new connection.
-    let assigns = |generation: u64, other: u64| {
-        [1, other].map(|w| format!("assign {w} generation {generation} [1, {other}] from scratch Keep"))
-    };
-    let mut other = Table { engine: table.engine.clone(), now: table.now };
-    assert_eq!(other.tell(joined(4)), assigns(5, 4));
-    assert_eq!(table.tell(joined(3)), assigns(5, 3));
-    // Once it has worked here, its failure is the run's.
-    table.check(formed(5, 3), &["roll back to 3 for generation 5"]);
-    table.check(failed(5), &["release 1 generation 5", "release 3 generation 5"]);
-    table.check_run(RunState::Failed, "failed after step 0: the data are missing");
-
-    // With nobody left of the group that formed, nothing vouches for the run.
-    short_of_workers.check(lost(1), &["assign 3 generation 4 [3] from scratch Keep"]);
-    short_of_workers.check(failed(4), &["release 3 generation 4"]);
-    short_of_workers.check_run(RunState::Failed, "failed after step 0: the data are missing");
-}
-
-#[test]
-fn a_run_waits_rather_than_take_a_worker_that_cannot_work() {
-    let mut table = two_running(2);
-    table.tell(lost(2));
-    table.tell(joined(3));
-    table.check(failed(2), &["release 3 generation 2"]);
-    table.check_run(RunState::Waiting, "waiting for workers: 1 of at least 2 are free");
-    table.check(failed(2), &[]);
-    table.check(
-        joined(4),
-        &["assign 1 generation 3 [1, 4] from scratch Keep", "assign 4 generation 3 [1, 4] from scratch Keep"],
-    );
-}
-
-#[test]
-fn a_first_group_that_fails_fails_the_run() {
-    let mut table = Table::new();
-    table.tell(submitted(2, 1));
-    table.tell(joined(1));
-    table.tell(joined(2));
-    table.check(failed(1), &["release 1 generation 1", "release 2 generation 1"]);
-    table.check_run(RunState::Failed, "failed after step 0: the data are missing");
-}
-
-impl Table {
-    /// The group of `generation` breaks, and nothing explains it; both workers stay alive.
-    fn break_unexplained(&mut self, generation: u64, worker: u64) -> Vec<String> {
-        self.check(broken(generation, worker), &[]);
-        self.now = self.engine.next_deadline().expect("an explanation is waited for").0;
-        self.stay_alive(&[1, 3]);
-        let deadline = Deadline::Form { trial: trial(), generation: Generation(generation) };
-        self.tell(Event::DeadlinePassed { deadline })
-    }
-}
-
-#[test]
-fn newcomers_with_whom_no_group_forms_are_left_out_unless_needed() {
-    let grown = |min_workers| {
-        let mut table = two_running(min_workers);
-        table.tell(lost(2));
-        table.tell(joined(3));
-        table
-    };
-    let again =
-        |generation: u64| [1, 3].map(|w| format!("assign {w} generation {generation} [1, 3] from scratch Keep"));
-    let mut table = grown(1);
-    // The replacement came after the group had gone on as generation 2, which had not formed yet.
-    table.tell(formed(2, 3));
-    assert_eq!(table.break_unexplained(3, 1), again(4), "it may have been chance");
-    let left_out = ["release 3 generation 4", "assign 1 generation 5 [1] from scratch Keep"];
-    assert_eq!(table.break_unexplained(4, 1), left_out);
-    table.check(formed(5, 3), &["roll back to 3 for generation 5"]);
-
-    let mut table = grown(2);
-    for generation in 2..6 {
-        assert_eq!(table.break_unexplained(generation, 1), again(generation + 1), "without it the run could but wait");
-    }
-}
-
-#[test]
-fn a_run_told_to_stop_does_not_wait_for_a_group_that_does_not_form() {
-    let mut table = two_saved(2, 5);
-    table.tell(broken(1, 1));
-    table.check(Event::StopRequested { run: run() }, &[]);
-    table.check_run(RunState::Stopping, "the group broke and forms anew: worker 00000001 reports: reset by peer");
-    let deadline = Deadline::Form { trial: trial(), generation: Generation(1) };
-    table.check_deadline(deadline, SECOND / 2, &["release 1 generation 1", "release 2 generation 1"]);
-    table.check_run(RunState::Stopped, "stopped by a user; step 5 is saved");
 }
