@@ -2,7 +2,7 @@
 //!
 //! # Stages
 //!
-//! 1. **Forming** ([`connect`]). Every pair of ranks gets one connection: the higher rank dials the lower one's
+//! 1. **Forming** ([`connect()`]). Every pair of ranks gets one connection: the higher rank dials the lower one's
 //!    [`Listener`], says who it is (magic, version, group, generation, ranks, world) and waits for the answer. All pairs
 //!    form at the same time, on the calling thread. A connection that says anything else is dropped without disturbing
 //!    the others; a dialler of an older generation is told so and fails as stale.
@@ -69,7 +69,7 @@ const CHUNK_ELEMENTS: usize = CHUNK_BYTES / size_of::<f32>();
 // Numbers travel as they lie in memory, which is what safetensors does too.
 const _: () = assert!(cfg!(target_endian = "little"), "the ring sends little-endian numbers");
 
-/// A member of a group over TCP, made by [`connect`].
+/// A member of a group over TCP, made by [`connect()`].
 pub struct Ring {
     rank: u32,
     world: u32,

@@ -342,7 +342,7 @@ impl Engine {
         let finish = match outcome {
             _ if trial.is_ended() => return,
             AttemptOutcome::Failed { step, cause } => {
-                let cause = format!("failed after step {step}: {cause}");
+                let cause = format!("after step {step}: {cause}");
                 return self.on_attempt_failed(now, id, cause, effects);
             }
             AttemptOutcome::Completed { step } => Finish::Completed { step },

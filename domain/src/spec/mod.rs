@@ -1,6 +1,6 @@
 //! What a user asked for, checked and complete: every default is filled in, every size fits every other.
 //!
-//! [`file`] reads a job file (YAML) into a [`JobSpec`] and reports all mistakes at once. A `JobSpec` travels and is
+//! [`mod@file`] reads a job file (YAML) into a [`JobSpec`] and reports all mistakes at once. A `JobSpec` travels and is
 //! journalled as JSON.
 
 pub mod check;

@@ -14,7 +14,7 @@ fn a_newcomer_that_cannot_work_is_left_out() {
     table.tell(joined(3));
     let mut short_of_workers = Table { engine: table.engine.clone(), now: table.now };
     let effects = table.engine.apply(table.now, failed(3));
-    let text = "worker 00000003 is left out until it connects anew: failed after step 0: the data are missing";
+    let text = "worker 00000003 is left out until it connects anew: after step 0: the data are missing";
     assert!(effects.contains(&Effect::Note { run: run(), text: text.into() }), "{effects:?}");
     let told: Vec<String> = effects.iter().filter_map(told).collect();
     assert_eq!(told, ["release 3 generation 3", "assign 1 generation 4 [1] from scratch Keep"]);
@@ -31,12 +31,12 @@ fn a_newcomer_that_cannot_work_is_left_out() {
     // Once it has worked here, its failure is the run's.
     table.check(formed(5, 3), &["roll back to 3 for generation 5"]);
     table.check(failed(5), &["release 1 generation 5", "release 3 generation 5"]);
-    table.check_run(RunState::Failed, "failed after step 0: the data are missing");
+    table.check_run(RunState::Failed, "after step 0: the data are missing");
 
     // With nobody left of the group that formed, nothing vouches for the run.
     short_of_workers.check(lost(1), &["assign 3 generation 4 [3] from scratch Keep"]);
     short_of_workers.check(failed(4), &["release 3 generation 4"]);
-    short_of_workers.check_run(RunState::Failed, "failed after step 0: the data are missing");
+    short_of_workers.check_run(RunState::Failed, "after step 0: the data are missing");
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_first_group_that_fails_fails_the_run() {
     table.tell(joined(1));
     table.tell(joined(2));
     table.check(failed(1), &["release 1 generation 1", "release 2 generation 1"]);
-    table.check_run(RunState::Failed, "failed after step 0: the data are missing");
+    table.check_run(RunState::Failed, "after step 0: the data are missing");
 }
 
 impl Table {
