@@ -28,10 +28,10 @@ def machine() -> str:
 
 def commit() -> str:
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     changed = [line for line in git("status", "--porcelain").splitlines() if not line[3:].startswith("bench/results/")]
-    return git("rev-parse", "HEAD") + (" with uncommitted changes" if changed else "")
+    return git("rev-parse", "HEAD").strip() + (" with uncommitted changes" if changed else "")
 
 
 def write(name: str, runs: list[float], unit: str, better: str, goal: float, peer: dict | None = None, note: str = "") -> bool:
