@@ -1,83 +1,156 @@
-//! Measures the ring over loopback: `cargo run --release -p collective --example latency`.
+//! Measures reductions between processes of one host:
+//! `cargo run --release -p collective --example latency -- --world 2 --transport shm --bytes 1000 --times 100`.
 //!
-//! Each rank is a thread with sockets of its own. A sample is the time of one operation on rank 0, with all ranks
-//! calling it over and over.
+//! It starts a process for every further rank. Rank 0 prints the seconds of each reduction, one a line. Every sum is
+//! checked. `--operation gather` measures a gather instead; `--background` hands every reduction to another thread.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "it prints its figures, and stops at the first failure")]
 
-use std::thread;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use collective::ring::{Listener, Membership, Ring, connect};
-use collective::{AbortHandle, Collective};
+use collective::ring::{Listener, Membership, Ring, Transport, connect_over};
+use collective::{AbortHandle, Background, Collective};
 
-/// What is measured: a name, what an operation works on, and how often it is done.
-struct Case {
-    name: &'static str,
-    work: Work,
-    samples: usize,
+/// What the command line says.
+struct Options {
+    world: u32,
+    transport: String,
+    operation: String,
+    bytes: usize,
+    times: usize,
+    background: bool,
+    /// Set in the processes that are started for further ranks.
+    rank: u32,
 }
 
-enum Work {
-    Gather { bytes: usize },
-    Reduce { bytes: usize },
-}
+impl Options {
+    fn parse() -> Self {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let after = |name: &str| {
+            let at = arguments.iter().position(|argument| argument == name);
+            at.and_then(|at| arguments.get(at + 1)).cloned()
+        };
+        let number = |name: &str, default: usize| after(name).map_or(default, |text| text.parse().unwrap());
+        Self {
+            world: number("--world", 2) as u32,
+            transport: after("--transport").unwrap_or_else(|| "shm".to_owned()),
+            operation: after("--operation").unwrap_or_else(|| "reduce".to_owned()),
+            bytes: number("--bytes", 1000),
+            times: number("--times", 100),
+            background: arguments.iter().any(|argument| argument == "--background"),
+            rank: number("--rank", 0) as u32,
+        }
+    }
 
-const CASES: [Case; 3] = [
-    Case { name: "all_gather of 1 kB", work: Work::Gather { bytes: 1000 }, samples: 2000 },
-    Case { name: "all_reduce_exact of 0.5 MB", work: Work::Reduce { bytes: 500_000 }, samples: 300 },
-    Case { name: "all_reduce_exact of 25 MB", work: Work::Reduce { bytes: 25_000_000 }, samples: 20 },
-];
-
-fn main() {
-    for world in [2, 4] {
-        for case in &CASES {
-            let mut samples = measure(world, case);
-            samples.sort_unstable();
-            let at = |percent: usize| samples[(samples.len() - 1) * percent / 100].as_secs_f64() * 1e6;
-            println!("{world} ranks, {:27} p50 {:9.1} us, p99 {:9.1} us", case.name, at(50), at(99));
+    fn transport(&self) -> Transport {
+        match self.transport.as_str() {
+            "tcp" => Transport::Tcp,
+            "shm" => Transport::SharedMemory,
+            other => panic!("--transport is tcp or shm, not {other}"),
         }
     }
 }
 
-fn measure(world: u32, case: &Case) -> Vec<Duration> {
-    let mut listeners: Vec<_> = (0..world).map(|_| Listener::bind("127.0.0.1:0").unwrap()).collect();
-    let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().to_string()).collect();
-    thread::scope(|scope| {
-        let addresses = &addresses;
-        let member = |(rank, listener)| {
-            scope.spawn(move || {
-                let membership = Membership { group: "latency", generation: 1, rank, addresses };
-                let ring = connect(listener, membership, &AbortHandle::new(), Duration::from_secs(10)).unwrap();
-                run(ring, case)
-            })
-        };
-        let members: Vec<_> = (0..).zip(&mut listeners).map(member).collect();
-        members.into_iter().map(|member| member.join().unwrap()).next().unwrap()
-    })
-}
-
-fn run(mut ring: Ring, case: &Case) -> Vec<Duration> {
-    let warm_up = case.samples / 10;
-    let mut samples = Vec::with_capacity(case.samples);
-    for _ in 0..case.samples + warm_up {
-        samples.push(match case.work {
-            Work::Gather { bytes } => {
-                let mine = vec![1; bytes];
-                timed(|| drop(ring.all_gather(&mine).unwrap()))
-            }
-            Work::Reduce { bytes } => {
-                let (rank, world) = (ring.rank(), ring.world());
-                let mut sum = vec![0.0; bytes / 4];
-                let parts = vec![(rank..rank + 1, vec![1.0; bytes / 4])];
-                timed(|| ring.all_reduce_exact(world, parts, &mut sum).unwrap())
-            }
-        });
+fn main() {
+    let options = Options::parse();
+    let mut listener = Listener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().to_string();
+    let (addresses, children) = if options.rank == 0 { start_others(&options, own) } else { (told(own), Vec::new()) };
+    let membership = Membership { group: "latency", generation: 1, rank: options.rank, addresses: &addresses };
+    let limit = Duration::from_secs(20);
+    let ring = connect_over(options.transport(), &mut listener, membership, &AbortHandle::new(), limit).unwrap();
+    let samples = match (options.operation.as_str(), options.background) {
+        ("gather", _) => gather(ring, &options),
+        (_, true) => reduce_in_background(ring, &options),
+        (_, false) => reduce(ring, &options),
+    };
+    if options.rank == 0 {
+        samples.iter().for_each(|sample| println!("{:.9}", sample.as_secs_f64()));
     }
-    samples.split_off(warm_up)
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
 }
 
-fn timed(operation: impl FnOnce()) -> Duration {
-    let began = Instant::now();
-    operation();
-    began.elapsed()
+/// Starts the other ranks; each says its address and is told all of them.
+fn start_others(options: &Options, own: String) -> (Vec<String>, Vec<Child>) {
+    let start = |rank: u32| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(std::env::args().skip(1)).args(["--rank", &rank.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let mut children: Vec<Child> = (1..options.world).map(start).collect();
+    let mut addresses = vec![own];
+    for child in &mut children {
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        addresses.push(line.trim().to_owned());
+    }
+    for child in &mut children {
+        use std::io::Write;
+        writeln!(child.stdin.as_mut().unwrap(), "{}", addresses.join(" ")).unwrap();
+    }
+    (addresses, children)
+}
+
+fn told(own: String) -> Vec<String> {
+    println!("{own}");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// What rank `rank` adds. The sums of small whole numbers are exact in any order.
+fn value(rank: u32, round: usize) -> f32 {
+    (rank as usize + 1 + round % 7) as f32
+}
+
+fn expected(world: u32, round: usize) -> f32 {
+    (0..world).map(|rank| value(rank, round)).sum()
+}
+
+fn reduce(mut ring: Ring, options: &Options) -> Vec<Duration> {
+    let (rank, world) = (ring.rank(), ring.world());
+    let mut buffer = vec![0.0f32; options.bytes / 4];
+    let mut samples = Vec::with_capacity(options.times);
+    for round in 0..options.times {
+        buffer.fill(value(rank, round));
+        ring.all_gather(b"").unwrap();
+        let began = Instant::now();
+        let elements = buffer.len();
+        let reduced = ring.all_reduce(world, elements, vec![(rank..rank + 1, buffer)]).unwrap();
+        samples.push(began.elapsed());
+        buffer = reduced.sum;
+        assert!(buffer.iter().all(|sum| *sum == expected(world, round)), "a wrong sum");
+    }
+    samples
+}
+
+fn reduce_in_background(ring: Ring, options: &Options) -> Vec<Duration> {
+    let (rank, world) = (ring.rank(), ring.world());
+    let mut background = Background::start(Box::new(ring)).unwrap();
+    let mut buffer = vec![0.0f32; options.bytes / 4];
+    let mut samples = Vec::with_capacity(options.times);
+    for round in 0..options.times {
+        buffer.fill(value(rank, round));
+        background.all_gather(b"").unwrap();
+        let began = Instant::now();
+        background.reduce(world, vec![(rank..rank + 1, buffer)]).unwrap();
+        let reduced = background.finish().unwrap();
+        samples.push(began.elapsed());
+        buffer = reduced.sum;
+        assert!(buffer.iter().all(|sum| *sum == expected(world, round)), "a wrong sum");
+    }
+    samples
+}
+
+fn gather(mut ring: Ring, options: &Options) -> Vec<Duration> {
+    let mine = vec![1; options.bytes];
+    let timed = |_| {
+        let began = Instant::now();
+        assert_eq!(ring.all_gather(&mine).unwrap().len(), options.world as usize);
+        began.elapsed()
+    };
+    (0..options.times).map(timed).collect()
 }

@@ -28,7 +28,7 @@ pub enum CollectiveError {
     /// It took longer than the limit that was set.
     #[error("{operation} took longer than {limit:?}, waiting for ranks {waiting_for:?}")]
     TimedOut {
-        /// What was waited for: `connect`, `all_reduce_exact` or `all_gather`.
+        /// What was waited for: `connect`, `all_reduce` or `all_gather`.
         operation: &'static str,
         /// The limit.
         limit: Duration,
@@ -47,6 +47,12 @@ pub enum CollectiveError {
     #[error("invalid argument: {detail}")]
     Invalid {
         /// What is wrong, with the numbers.
+        detail: String,
+    },
+    /// The thread of a [`Background`](crate::Background) panicked in an operation; it is a defect.
+    #[error("the collective's thread panicked: {detail}")]
+    Panicked {
+        /// What the panic said.
         detail: String,
     },
     /// An earlier operation failed, so this one was not tried.

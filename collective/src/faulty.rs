@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::abort::Wake;
-use crate::{AbortHandle, Collective, CollectiveError};
+use crate::{AbortHandle, Collective, CollectiveError, Reduced};
 
 /// A collective that fails as its script says. Calls of either operation are numbered together, from 0.
 pub struct Faulty<C> {
@@ -75,13 +75,13 @@ impl<C: Collective> Collective for Faulty<C> {
         self.world
     }
 
-    fn all_reduce_exact(
+    fn all_reduce(
         &mut self,
         leaves: u32,
+        elements: usize,
         parts: Vec<(Range<u32>, Vec<f32>)>,
-        sum: &mut [f32],
-    ) -> Result<(), CollectiveError> {
-        self.next_call()?.all_reduce_exact(leaves, parts, sum)
+    ) -> Result<Reduced, CollectiveError> {
+        self.next_call()?.all_reduce(leaves, elements, parts)
     }
 
     fn all_gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {

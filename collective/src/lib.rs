@@ -1,8 +1,9 @@
 //! How the workers of a group add up their gradients and tell each other small things.
 //!
 //! Start with the trait [`Collective`], which holds the contract. [`local`] fulfils it for threads of one process,
-//! [`ring`] for processes over TCP, and [`faulty`] wraps either to rehearse failures. One conformance suite,
-//! `tests/conformance`, runs on all of them.
+//! [`ring`] for processes, over TCP between hosts and through shared memory on one, and [`faulty`] wraps either to
+//! rehearse failures. [`Background`] runs one on a thread of its own, so that it works while the caller computes. One
+//! conformance suite, `tests/conformance`, runs on all of them.
 //!
 //! A collective lives as long as one *generation* of a group and is never repaired: whatever goes wrong ends it for
 //! every rank, and the group forms again with the next generation. What this crate does not do: it does not decide who
@@ -11,6 +12,8 @@
 use std::ops::Range;
 
 mod abort;
+mod arguments;
+mod background;
 mod error;
 pub mod faulty;
 pub mod local;
@@ -18,6 +21,7 @@ mod reduction;
 pub mod ring;
 
 pub use abort::AbortHandle;
+pub use background::Background;
 pub use error::CollectiveError;
 
 /// Most ranks of one group. A full mesh needs one socket per peer, and a process has 1,024 files by default.
@@ -30,6 +34,15 @@ pub const MAX_GATHER_BYTES: usize = 16 << 20;
 /// Most subtree sums one rank may bring to a reduction. A contiguous range of at most 2^32 leaves consists of at most
 /// two whole subtrees of each of the 32 levels.
 pub const MAX_PARTS: usize = 64;
+
+/// What a reduction gives back.
+#[derive(Debug, Default, PartialEq)]
+pub struct Reduced {
+    /// The sum over all ranks. Where the implementation can, it lies in the buffer of the first part.
+    pub sum: Vec<f32>,
+    /// Buffers of the other parts, for the caller to use again; their content is unspecified.
+    pub spare: Vec<Vec<f32>>,
+}
 
 /// What one rank holds of a group of `world` ranks that do the same operations in the same order.
 ///
@@ -53,7 +66,7 @@ pub const MAX_PARTS: usize = 64;
 /// **Waiting.** An operation waits for slow peers without limit unless the implementation was given one; it does not
 /// spin. Nothing is retried.
 ///
-/// After an error the content of the `sum` of a reduction is unspecified.
+/// After an error the buffers that were brought to a reduction are gone.
 pub trait Collective: Send {
     /// This rank, below [`world`](Self::world).
     fn rank(&self) -> u32;
@@ -64,8 +77,8 @@ pub trait Collective: Send {
     /// Adds up the leaves of the tree of [`domain::tree`] over all ranks and gives every rank the sum.
     ///
     /// `leaves` is the number of leaves of the whole tree, `parts` the sums of this rank's subtrees from left to right
-    /// as `domain::tree::Accumulator::finish` returns them, each as long as `sum`. All ranks' parts together must tile
-    /// the tree. Lengths of zero and lengths below the number of ranks are fine.
+    /// as `domain::tree::Accumulator::finish` returns them, each of `elements` elements. All ranks' parts together must
+    /// tile the tree. Lengths of zero and lengths below the number of ranks are fine.
     ///
     /// The sum has the same bits on every rank, for every number of ranks and every implementation, as adding in tree
     /// order on one rank gives. Only which NaN a NaN is, is not fixed.
@@ -73,12 +86,27 @@ pub trait Collective: Send {
     /// # Errors
     /// See the trait. Parts that are no subtrees, overlap or leave a gap, or have the wrong length are `Invalid` on the
     /// rank that brought them and `Protocol` where only the ranks together are wrong.
+    fn all_reduce(
+        &mut self,
+        leaves: u32,
+        elements: usize,
+        parts: Vec<(Range<u32>, Vec<f32>)>,
+    ) -> Result<Reduced, CollectiveError>;
+
+    /// [`all_reduce`](Self::all_reduce) for a caller who wants the sum in a place of its own, which costs a copy.
+    ///
+    /// # Errors
+    /// As there.
     fn all_reduce_exact(
         &mut self,
         leaves: u32,
         parts: Vec<(Range<u32>, Vec<f32>)>,
         sum: &mut [f32],
-    ) -> Result<(), CollectiveError>;
+    ) -> Result<(), CollectiveError> {
+        let reduced = self.all_reduce(leaves, sum.len(), parts)?;
+        sum.copy_from_slice(&reduced.sum);
+        Ok(())
+    }
 
     /// Gives every rank what each rank brought, by rank. Lengths may differ, and be zero.
     ///
@@ -99,13 +127,13 @@ impl<C: Collective + ?Sized> Collective for Box<C> {
         (**self).world()
     }
 
-    fn all_reduce_exact(
+    fn all_reduce(
         &mut self,
         leaves: u32,
+        elements: usize,
         parts: Vec<(Range<u32>, Vec<f32>)>,
-        sum: &mut [f32],
-    ) -> Result<(), CollectiveError> {
-        (**self).all_reduce_exact(leaves, parts, sum)
+    ) -> Result<Reduced, CollectiveError> {
+        (**self).all_reduce(leaves, elements, parts)
     }
 
     fn all_gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {

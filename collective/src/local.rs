@@ -8,8 +8,9 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::abort::Wake;
-use crate::reduction::{Operand, Plan, check_parts, owned_elements};
-use crate::{AbortHandle, Collective, CollectiveError, MAX_GATHER_BYTES, MAX_WORLD};
+use crate::arguments::{check_gather, check_reduction};
+use crate::reduction::{Plan, owned_elements};
+use crate::{AbortHandle, Collective, CollectiveError, MAX_WORLD, Reduced};
 
 /// One thread's place in a group made by [`group`].
 pub struct LocalCollective {
@@ -66,9 +67,9 @@ impl Message {
         match self {
             Message::Bytes(_) => "all_gather".to_owned(),
             Message::Parts { leaves, elements, .. } => {
-                format!("all_reduce_exact of {leaves} leaves and {elements} elements")
+                format!("all_reduce of {leaves} leaves and {elements} elements")
             }
-            Message::Sum(_) => "the end of all_reduce_exact".to_owned(),
+            Message::Sum(_) => "the end of all_reduce".to_owned(),
         }
     }
 }
@@ -160,13 +161,13 @@ impl Collective for LocalCollective {
         self.world
     }
 
-    fn all_reduce_exact(
+    fn all_reduce(
         &mut self,
         leaves: u32,
+        elements: usize,
         parts: Vec<(Range<u32>, Vec<f32>)>,
-        sum: &mut [f32],
-    ) -> Result<(), CollectiveError> {
-        self.guarded(|group| group.reduce(leaves, parts, sum))
+    ) -> Result<Reduced, CollectiveError> {
+        self.guarded(|group| group.reduce(leaves, elements, parts))
     }
 
     fn all_gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
@@ -179,9 +180,13 @@ impl Collective for LocalCollective {
 }
 
 impl LocalCollective {
-    fn reduce(&self, leaves: u32, parts: Vec<(Range<u32>, Vec<f32>)>, sum: &mut [f32]) -> Result<(), CollectiveError> {
-        let elements = sum.len();
-        check_parts(leaves, &parts, elements)?;
+    fn reduce(
+        &self,
+        leaves: u32,
+        elements: usize,
+        parts: Vec<(Range<u32>, Vec<f32>)>,
+    ) -> Result<Reduced, CollectiveError> {
+        check_reduction(leaves, elements, &parts)?;
         let mine = Message::Parts { leaves, elements, parts: Arc::new(parts) };
         let expected = mine.describe();
         let laid = self.exchange(mine)?;
@@ -195,28 +200,25 @@ impl LocalCollective {
         let owned = owned_elements(elements, self.rank, self.world);
         let ranges: Vec<Vec<_>> = parts.iter().map(|p| p.iter().map(|(range, _)| range.clone()).collect()).collect();
         let plan = Plan::new(leaves, &ranges).map_err(|detail| CollectiveError::protocol(self.rank, detail))?;
-        let mut operands: Vec<_> = parts.iter().flat_map(|parts| parts.iter()).collect();
-        operands.sort_by_key(|(range, _)| range.start);
-        let copy = |(_, values): &(_, Vec<f32>)| Operand { first: owned.start, values: values[owned.clone()].to_vec() };
-        let mut operands: Vec<Operand> = operands.into_iter().map(copy).collect();
-        let owned_sum = plan.reduce(&mut operands, &owned).to_vec();
+        let mut sources: Vec<_> = parts.iter().flat_map(|parts| parts.iter()).collect();
+        sources.sort_by_key(|(range, _)| range.start);
+        let sources: Vec<&[f32]> = sources.iter().map(|(_, values)| &values[owned.clone()]).collect();
+        let mut owned_sum = vec![0.0; owned.len()];
+        plan.program(None).run(&mut owned_sum, &sources, |_, _| {});
         let sums = self.exchange(Message::Sum(Arc::new(owned_sum)))?;
+        let mut sum = Vec::with_capacity(elements);
         for (rank, message) in sums.iter().enumerate() {
             match message {
-                Message::Sum(values) => {
-                    sum[owned_elements(elements, rank as u32, self.world)].copy_from_slice(values);
-                }
-                other => return Err(self.mismatch(rank, "the end of all_reduce_exact", other)),
+                Message::Sum(values) => sum.extend_from_slice(values),
+                other => return Err(self.mismatch(rank, "the end of all_reduce", other)),
             }
         }
-        Ok(())
+        // The others may still read what was laid down here, so it is not handed back.
+        Ok(Reduced { sum, spare: Vec::new() })
     }
 
     fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        if mine.len() > MAX_GATHER_BYTES {
-            let detail = format!("{} bytes to gather, at most {MAX_GATHER_BYTES} are allowed", mine.len());
-            return Err(CollectiveError::invalid(detail));
-        }
+        check_gather(mine)?;
         let laid = self.exchange(Message::Bytes(mine.to_vec()))?;
         let mut all = Vec::with_capacity(laid.len());
         for (rank, message) in laid.iter().enumerate() {

@@ -5,62 +5,20 @@ use std::ops::Range;
 use domain::batch::split;
 use domain::tree::{combine, split_point};
 
-use crate::{CollectiveError, MAX_PARTS};
-
 /// The elements that `rank` finishes the sum of.
 pub(crate) fn owned_elements(elements: usize, rank: u32, world: u32) -> Range<usize> {
     let owned = split(elements as u64, rank, world);
     owned.start as usize..owned.end as usize
 }
 
-/// Checks what one rank brings to a reduction of `elements` elements.
-pub(crate) fn check_parts(
-    leaves: u32,
-    parts: &[(Range<u32>, Vec<f32>)],
-    elements: usize,
-) -> Result<(), CollectiveError> {
-    if parts.len() > MAX_PARTS {
-        return Err(CollectiveError::invalid(format!("{} parts, at most {MAX_PARTS} are possible", parts.len())));
-    }
-    if let Some((range, values)) = parts.iter().find(|(_, values)| values.len() != elements) {
-        let detail = format!("the sum of leaves {range:?} has {} elements, expected {elements}", values.len());
-        return Err(CollectiveError::invalid(detail));
-    }
-    match parts.iter().find(|(range, _)| !is_node(leaves, range)) {
-        Some((range, _)) => {
-            Err(CollectiveError::invalid(format!("leaves {range:?} are no subtree of the tree over {leaves} leaves")))
-        }
-        None => Ok(()),
-    }
-}
-
 /// Whether `range` is a node of the tree over `leaves`.
-fn is_node(leaves: u32, range: &Range<u32>) -> bool {
+pub(crate) fn is_node(leaves: u32, range: &Range<u32>) -> bool {
     let mut node = 0..leaves;
     while node != *range {
         let Some(middle) = split_point(&node) else { return false };
         node = if range.start < middle { node.start..middle } else { middle..node.end };
     }
     !node.is_empty()
-}
-
-/// A partial sum of the elements from `first` on.
-#[derive(Debug)]
-pub(crate) struct Operand {
-    pub(crate) first: usize,
-    pub(crate) values: Vec<f32>,
-}
-
-impl Operand {
-    /// The values of `elements`, which are counted from the start of the whole vector.
-    pub(crate) fn slice(&self, elements: &Range<usize>) -> &[f32] {
-        &self.values[elements.start - self.first..elements.end - self.first]
-    }
-
-    /// As [`slice`](Self::slice), to write to.
-    pub(crate) fn slice_mut(&mut self, elements: &Range<usize>) -> &mut [f32] {
-        &mut self.values[elements.start - self.first..elements.end - self.first]
-    }
 }
 
 /// The additions that make one sum of all ranks' parts, in tree order.
@@ -109,15 +67,100 @@ impl Plan {
         &self.positions[rank as usize]
     }
 
-    /// Adds up `elements` of the operands, which are in the order of their positions, and returns the sum.
-    pub(crate) fn reduce<'a>(&self, operands: &'a mut [Operand], elements: &Range<usize>) -> &'a [f32] {
+    /// How many parts there are.
+    pub(crate) fn parts(&self) -> usize {
+        self.additions.len() + 1
+    }
+
+    /// Most parts of one rank.
+    pub(crate) fn most_parts(&self) -> usize {
+        self.positions.iter().map(Vec::len).max().unwrap_or_default()
+    }
+
+    /// The additions with places for all values. The sum is made in the buffer of the part at `in_place`, if any.
+    pub(crate) fn program(&self, in_place: Option<usize>) -> Program {
+        let place = |position| if Some(position) == in_place { Place::Sum } else { Place::Source(position) };
+        let mut places: Vec<Place> = (0..self.parts()).map(place).collect();
+        let (mut steps, mut scratch) = (Vec::with_capacity(self.additions.len()), 0);
         for &(left, right) in &self.additions {
-            let [left, right] = operands.get_disjoint_mut([left, right]).expect("two nodes of a tree are two operands");
-            for (sum, value) in left.slice_mut(elements).iter_mut().zip(right.slice(elements)) {
-                *sum += value;
-            }
+            // Addition commutes, so either of two values may take the other up; the tree says only which two.
+            let (to, from) = match (places[left], places[right]) {
+                (from, Place::Sum) => (Place::Sum, from),
+                (from @ Place::Source(_), to @ Place::Scratch(_)) => (to, from),
+                (a @ Place::Source(_), b @ Place::Source(_)) => {
+                    let to = Place::Scratch(scratch);
+                    scratch += 1;
+                    steps.push(Step::Copy { to, from: a });
+                    (to, b)
+                }
+                (to, from) => (to, from),
+            };
+            steps.push(Step::Add { to, from });
+            places[left] = to;
         }
-        operands[self.root].slice(elements)
+        if places[self.root] != Place::Sum {
+            steps.push(Step::Copy { to: Place::Sum, from: places[self.root] });
+        }
+        Program { steps, scratch: vec![[0.0; BLOCK]; scratch] }
+    }
+}
+
+/// Elements that are added up at a time: all operands of a block and what lies between stay in the first-level cache.
+const BLOCK: usize = 1024;
+
+/// Where a value of a block lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Where the whole sum ends up.
+    Sum,
+    /// The part at this position, which is only read.
+    Source(usize),
+    Scratch(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Add { to: Place, from: Place },
+    Copy { to: Place, from: Place },
+}
+
+/// A [`Plan`] with a place for every value in between.
+#[derive(Debug)]
+pub(crate) struct Program {
+    steps: Vec<Step>,
+    scratch: Vec<[f32; BLOCK]>,
+}
+
+impl Program {
+    /// Adds up one range of elements. `sum` gets the sum, and holds the part that is added in place, if any;
+    /// `sources[position]` are the other parts, as long as `sum`. Each finished block goes to `finished`.
+    pub(crate) fn run(&mut self, sum: &mut [f32], sources: &[&[f32]], mut finished: impl FnMut(Range<usize>, &[f32])) {
+        for start in (0..sum.len()).step_by(BLOCK) {
+            let block = start..sum.len().min(start + BLOCK);
+            let length = block.len();
+            let sum = &mut sum[block.clone()];
+            for step in &self.steps {
+                let (Step::Add { to, from } | Step::Copy { to, from }) = *step;
+                let (to, from): (&mut [f32], &[f32]) = match (to, from) {
+                    (Place::Sum, Place::Source(from)) => (sum, &sources[from][block.clone()]),
+                    (Place::Sum, Place::Scratch(from)) => (sum, &self.scratch[from][..length]),
+                    (Place::Scratch(to), Place::Source(from)) => {
+                        (&mut self.scratch[to][..length], &sources[from][block.clone()])
+                    }
+                    (Place::Scratch(to), Place::Scratch(from)) => {
+                        let two = self.scratch.get_disjoint_mut([to, from]).expect("two values have two places");
+                        let [to, from] = two;
+                        (&mut to[..length], &from[..length])
+                    }
+                    (Place::Source(_), _) | (_, Place::Sum) => unreachable!("no part is written, no sum moved"),
+                };
+                match step {
+                    Step::Add { .. } => to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
+                    Step::Copy { .. } => to.copy_from_slice(from),
+                }
+            }
+            finished(block, sum);
+        }
     }
 }
 

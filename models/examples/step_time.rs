@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use domain::random::{Purpose, Stream};
 use domain::spec::{Decay, ModelSpec, OptimizerRule, OptimizerSpec, Pool, VitSpec};
-use models::{Batch, ModelError, Network, Optimizer, TrainForward, Update, clip_scale, global_norm, set_threads};
+use models::{
+    Batch, Gradient, ModelError, Network, Optimizer, TrainForward, Update, clip_scale, set_threads,
+};
 
 /// As in the binary: the default allocator gives every large tensor back to the system.
 #[global_allocator]
@@ -49,13 +51,13 @@ fn measure(name: &str, spec: &VitSpec) -> Result<(), ModelError> {
     let network = Network::new(&ModelSpec::Vit(spec.clone()), 1)?;
     let rule = OptimizerRule::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
     let optimizer = OptimizerSpec { rule, weight_decay: 0.05, decay: Decay::Matrices };
-    let mut optimizer = Optimizer::new(&optimizer, network.layout())?;
+    let mut optimizer = Optimizer::new(&optimizer, network.layout());
     let [channels, height, width] = [spec.channels, spec.height, spec.width].map(|size| size as usize);
     let mut stream = Stream::new(1, Purpose::Order, &[]);
     let images: Vec<f32> = (0..SAMPLES * channels * height * width).map(|_| stream.uniform_f32()).collect();
     let labels: Vec<u32> = (0..SAMPLES).map(|_| stream.below(u64::from(spec.classes)) as u32).collect();
     let batch = Batch { images: &images, labels: &labels, shape: [SAMPLES, channels, height, width] };
-    let mut gradient = vec![0.0; network.layout().len()];
+    let mut gradient = Gradient::default();
     let (mut passes, mut updates, mut evaluations) = (Vec::new(), Vec::new(), Vec::new());
     let begin = Instant::now();
     for step in 0.. {
@@ -64,8 +66,8 @@ fn measure(name: &str, spec: &VitSpec) -> Result<(), ModelError> {
         network.loss_and_gradient(batch, forward, &mut gradient)?;
         passes.push(start.elapsed());
         let start = Instant::now();
-        let gradient_scale = clip_scale(global_norm(&gradient), Some(1.0));
-        optimizer.apply(&network, &gradient, Update { lr: 1e-3, gradient_scale })?;
+        let gradient_scale = clip_scale(gradient.norm(), Some(1.0));
+        optimizer.apply(network.parameters(), &gradient, Update { lr: 1e-3, gradient_scale })?;
         updates.push(start.elapsed());
         let start = Instant::now();
         network.evaluate(batch)?;

@@ -33,21 +33,13 @@ pub enum ModelError {
         /// Classes of the model.
         classes: u32,
     },
-    /// A flat gradient has another length than the network has parameters.
-    #[error("the gradient holds {found} values, the model has {expected} parameters")]
-    GradientLength {
-        /// Values found.
-        found: usize,
-        /// Parameters.
-        expected: usize,
-    },
     /// The backward pass did not reach some parameters: the graph is cut.
     #[error("no gradient reached {}", listed(names))]
     NoGradient {
         /// The parameters.
         names: Vec<String>,
     },
-    /// An optimizer or snapshot was made for a network with other parameters or another rule.
+    /// An optimizer, gradient or snapshot was made for a network with other parameters or another rule.
     #[error("the {what} belongs to another model or optimizer")]
     OtherLayout {
         /// What does not fit.

@@ -1,23 +1,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::Tensor;
 use domain::random::{Purpose, Stream, name_coordinate};
 use domain::spec::{ModelSpec, VitSpec};
 
 use crate::ModelError;
+use crate::gradient::GradientSink;
 use crate::layout::{Declaration, Layout, Role};
-use crate::nn::{self, CrossEntropy, Dropout, Tape, Values, tensor_of};
+use crate::nn::{self, CrossEntropy, Dropout, Precision, Profile, Tape, tensor_of};
+use crate::parameters::Parameters;
 use crate::vit::Vit;
+use candle_core::Tensor;
 
 /// An architecture and its weights, on the CPU.
 pub struct Network {
     spec: VitSpec,
-    layout: Arc<Layout>,
-    /// In the order of the layout.
-    weights: Vec<Tensor>,
+    parameters: Parameters,
     /// The same tensors, where the architecture needs them.
     vit: Vit<Tensor>,
+    precision: Precision,
+    profile: Option<Arc<Profile>>,
 }
 
 /// Images with their labels.
@@ -85,17 +87,33 @@ impl Network {
             named.insert(declaration.name.clone(), tensor);
         }
         let vit = Vit::build(spec, &mut |d| named[&d.name].clone());
-        let layout = Arc::new(Layout::of(declared));
-        Ok(Self { spec: spec.clone(), layout, weights: named.into_values().collect(), vit })
+        let parameters = Parameters::new(Arc::new(Layout::of(declared)), named.into_values().collect())?;
+        Ok(Self { spec: spec.clone(), parameters, vit, precision: Precision::F32, profile: None })
     }
 
-    /// Where every parameter stands in a flat gradient.
+    /// The same network with operands rounded to `precision` before they enter a product. Weights, sums and all else stay
+    /// as they are.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// Notes in `profile`, from now on, how long each operator takes.
+    pub fn set_profile(&mut self, profile: Option<Arc<Profile>>) {
+        self.profile = profile;
+    }
+
+    /// Where every parameter stands in a gradient.
     pub fn layout(&self) -> &Arc<Layout> {
-        &self.layout
+        self.parameters.layout()
     }
 
-    /// The loss of `batch`, summed over its samples and multiplied by `forward.scale`, and its gradient: flat, in the
-    /// order of the layout, overwriting `gradient`. An empty batch has loss and gradient 0.
+    /// The trainable tensors.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The loss of `batch`, summed over its samples and multiplied by `forward.scale`. Its gradient goes to `sink`, bucket by
+    /// bucket while it is computed. An empty batch has loss and gradient 0.
     ///
     /// Refuses if a parameter got no gradient at all: then the graph is cut somewhere, and what lies before it would
     /// never learn.
@@ -103,35 +121,32 @@ impl Network {
         &self,
         batch: Batch<'_>,
         forward: TrainForward,
-        gradient: &mut [f32],
+        sink: &mut (dyn GradientSink + Send),
     ) -> Result<f64, ModelError> {
         self.check(batch)?;
-        if gradient.len() != self.layout.len() {
-            return Err(ModelError::GradientLength { found: gradient.len(), expected: self.layout.len() });
-        }
         if batch.labels.is_empty() {
-            gradient.fill(0.0);
+            for (bucket, len) in self.layout().buckets().iter().enumerate() {
+                let mut zeros = sink.buffer(bucket, *len);
+                zeros.fill(0.0);
+                sink.complete(bucket, zeros);
+            }
             return Ok(0.0);
         }
-        in_pool(|| self.train(batch, forward, gradient))
+        kernels::threads::inside(|| self.train(batch, forward, sink))
     }
 
-    fn train(&self, batch: Batch<'_>, forward: TrainForward, gradient: &mut [f32]) -> Result<f64, ModelError> {
+    fn train(&self, batch: Batch<'_>, forward: TrainForward, sink: &mut dyn GradientSink) -> Result<f64, ModelError> {
         let TrainForward { seed, step, micro_batch, label_smoothing, scale } = forward;
         let dropout = Dropout::On { probability: self.spec.dropout, seed, step, micro_batch };
-        let tape = Tape::on();
+        let tape = Tape::training(&self.parameters, self.precision).profiled(self.profile.as_deref());
         let logits = self.vit.forward(&tape, batch.images, batch.shape, dropout)?;
-        let target = CrossEntropy { labels: batch.labels, smoothing: label_smoothing, scale };
-        let (loss, logits_gradient) = nn::cross_entropy(&logits, target)?;
-        let gradients = tape.backward(&logits, logits_gradient)?;
-        let mut unreached = Vec::new();
-        for (parameter, weight) in self.layout.parameters().iter().zip(&self.weights) {
-            match gradients.get(weight) {
-                Some(found) => gradient[parameter.range.clone()].copy_from_slice(&Values::of(found).rows()?),
-                None => unreached.push(parameter.name.clone()),
-            }
+        let target = CrossEntropy { labels: batch.labels, ignore: None, smoothing: label_smoothing, scale };
+        let (loss, outcome) = tape.backward_from_loss(logits, target, sink)?;
+        if outcome.unreached.is_empty() {
+            return Ok(loss);
         }
-        if unreached.is_empty() { Ok(loss) } else { Err(ModelError::NoGradient { names: unreached }) }
+        let name = |place: &usize| self.layout().parameters()[*place].name.clone();
+        Err(ModelError::NoGradient { names: outcome.unreached.iter().map(name).collect() })
     }
 
     /// Loss and accuracy on `batch`: no dropout, no smoothing, no graph.
@@ -140,8 +155,9 @@ impl Network {
         if batch.labels.is_empty() {
             return Ok(EvalSums::default());
         }
-        in_pool(|| {
-            let logits = self.vit.forward(&Tape::off(), batch.images, batch.shape, Dropout::Off)?;
+        kernels::threads::inside(|| {
+            let tape = Tape::evaluation(self.precision);
+            let logits = self.vit.forward(&tape, batch.images, batch.shape, Dropout::Off)?;
             let (loss, correct) = nn::score(&logits, batch.labels)?;
             Ok(EvalSums { loss, correct, samples: batch.labels.len() as u64 })
         })
@@ -164,17 +180,6 @@ impl Network {
             None => Ok(()),
         }
     }
-
-    /// In the order of the layout.
-    pub(crate) fn weights(&self) -> &[Tensor] {
-        &self.weights
-    }
-}
-
-/// Runs `work` on a thread of the pool if there are several: handing every single operator over would cost more than
-/// many of them do.
-fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    if rayon::current_num_threads() == 1 { work() } else { rayon::scope(|_| work()) }
 }
 
 /// Deviation of the initial positions and class token.
@@ -199,6 +204,7 @@ fn initial_values(declaration: &Declaration, seed: u64) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gradient::Gradient;
     use domain::spec::Pool;
 
     #[test]
@@ -217,17 +223,16 @@ mod tests {
             dropout: 0.0,
         };
         let mut network = Network::new(&ModelSpec::Vit(spec.clone()), 1).unwrap();
-        let layout = network.layout.clone();
+        let layout = network.layout().clone();
         let find = |name: &str| layout.parameters().iter().position(|p| p.name == name).unwrap();
-        let weights = &network.weights;
+        let weights = network.parameters.tensors();
         network.vit = Vit::build(&spec, &mut |d| match d.name.as_str() {
             "vit.layernorm.bias" => weights[find(&d.name)].copy().unwrap(),
             name => weights[find(name)].clone(),
         });
         let batch = Batch { images: &[0.5; 16], labels: &[1], shape: [1, 1, 4, 4] };
         let forward = TrainForward { seed: 0, step: 0, micro_batch: 0, label_smoothing: 0.0, scale: 1.0 };
-        let mut gradient = vec![0.0; layout.len()];
-        let error = network.loss_and_gradient(batch, forward, &mut gradient).unwrap_err();
+        let error = network.loss_and_gradient(batch, forward, &mut Gradient::default()).unwrap_err();
         assert_eq!(error.to_string(), "no gradient reached vit.layernorm.bias");
     }
 }

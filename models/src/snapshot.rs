@@ -1,16 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use candle_core::Tensor;
 use domain::spec::OptimizerSpec;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::layout::{Layout, Parameter};
-use crate::network::Network;
-use crate::nn::{Values, tensor_of};
+use crate::nn::Values;
 use crate::optimizer::{Optimizer, slot_names};
+use crate::parameters::Parameters;
 use crate::{ModelError, SnapshotError};
 
 /// A copy of all that an optimizer step changes: weights, moments, and the number of updates.
@@ -33,29 +32,31 @@ const UPDATES_KEY: &str = "optimizer.updates";
 const FORMAT: (&str, &str) = ("format", "pt");
 
 impl Snapshot {
-    /// Copies the state of `network` and its `optimizer`.
-    pub fn take(network: &Network, optimizer: &Optimizer) -> Self {
-        let slots = optimizer.slots().iter().map(|slot| (slot.name, flat(slot.tensors.iter()))).collect();
-        Self {
-            layout: network.layout().clone(),
-            weights: flat(network.weights().iter()),
-            slots,
-            updates: optimizer.updates(),
+    /// Copies the state of `parameters` and their `optimizer`.
+    pub fn take(parameters: &Parameters, optimizer: &Optimizer) -> Self {
+        let slots = optimizer.slots().iter().map(|slot| (slot.name, slot.values.concat())).collect();
+        let mut weights = Vec::with_capacity(parameters.layout().len());
+        for tensor in parameters.tensors() {
+            weights.extend_from_slice(&Values::of(tensor).rows().expect("weights are on the CPU and of type F32"));
         }
+        Self { layout: parameters.layout().clone(), weights, slots, updates: optimizer.updates() }
     }
 
-    /// Puts the state back into `network` and `optimizer`, which must be of the same kind.
-    pub fn restore(&self, network: &Network, optimizer: &mut Optimizer) -> Result<(), ModelError> {
+    /// Puts the state back into `parameters` and `optimizer`, which must be of the same kind.
+    pub fn restore(&self, parameters: &Parameters, optimizer: &mut Optimizer) -> Result<(), ModelError> {
         let names = self.slots.iter().map(|(name, _)| *name);
-        if *self.layout != **network.layout()
+        if *self.layout != **parameters.layout()
             || *self.layout != **optimizer.layout()
             || !names.eq(slot_names(optimizer.spec()).iter().copied())
         {
             return Err(ModelError::OtherLayout { what: "snapshot" });
         }
-        copy_to(&self.layout, &self.weights, network.weights())?;
-        for ((_, values), slot) in self.slots.iter().zip(optimizer.slots()) {
-            copy_to(&self.layout, values, &slot.tensors)?;
+        let range = |place: usize| self.layout.parameters()[place].range.clone();
+        parameters.update(|place, weight| weight.copy_from_slice(&self.weights[range(place)]))?;
+        for ((_, values), slot) in self.slots.iter().zip(optimizer.slots_mut()) {
+            for (place, slot) in slot.values.iter_mut().enumerate() {
+                slot.copy_from_slice(&values[range(place)]);
+            }
         }
         optimizer.set_updates(self.updates);
         Ok(())
@@ -296,22 +297,6 @@ fn checked_values<'a>(
     let (values, rest) = view.data().as_chunks();
     debug_assert!(rest.is_empty() && values.len() == parameter.range.len(), "the reader checks lengths");
     Ok(values)
-}
-
-fn flat<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Vec<f32> {
-    let mut all = Vec::new();
-    for tensor in tensors {
-        all.extend_from_slice(&Values::of(tensor).rows().expect("weights and moments are on the CPU and of type F32"));
-    }
-    all
-}
-
-fn copy_to(layout: &Layout, values: &[f32], tensors: &[Tensor]) -> candle_core::Result<()> {
-    for (parameter, tensor) in layout.parameters().iter().zip(tensors) {
-        let source = tensor_of(values[parameter.range.clone()].to_vec(), parameter.shape.as_slice())?;
-        tensor.slice_set(&source, 0, 0)?;
-    }
-    Ok(())
 }
 
 fn little_endian(values: &[f32]) -> Vec<u8> {

@@ -124,14 +124,23 @@ impl Vit<Tensor> {
     /// Dropout stands where the paper's appendix B.1 puts it: after every dense layer except for the projections to
     /// queries, keys and values, and right after adding the positions. Its code has no dropout before the head, and
     /// applies the one after the first layer of a perceptron behind the GELU.
-    pub(crate) fn forward(&self, tape: &Tape, images: &[f32], shape: [usize; 4], dropout: Dropout) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        tape: &Tape<'_>,
+        images: &[f32],
+        shape: [usize; 4],
+        dropout: Dropout,
+    ) -> Result<Tensor> {
+        tape.enter("vit.embeddings");
         let patches = nn::patches(images, shape, self.patch)?;
-        let projected = nn::linear_of_data(tape, &patches, &self.projection.weight, &self.projection.bias)?;
+        let projected = self.projection.forward(tape, &patches)?;
         let embedded = nn::embed(tape, &projected, self.class_token.as_ref(), &self.positions)?;
         let mut x = nn::dropout(tape, embedded, dropout, "vit.embeddings")?;
         for block in &self.blocks {
+            tape.enter(&block.name);
             x = block.forward(tape, &x, self.heads, dropout)?;
         }
+        tape.enter("classifier");
         // A norm looks at one token at a time, so the others need none where only the first is read.
         let pooled = match self.class_token {
             Some(_) => self.norm.forward(tape, &nn::first_token(tape, &x)?)?,
@@ -142,28 +151,31 @@ impl Vit<Tensor> {
 }
 
 impl Block<Tensor> {
-    fn forward(&self, tape: &Tape, x: &Tensor, heads: usize, dropout: Dropout) -> Result<Tensor> {
+    fn forward(&self, tape: &Tape<'_>, x: &Tensor, heads: usize, dropout: Dropout) -> Result<Tensor> {
         let drop = |x, part: &str| nn::dropout(tape, x, dropout, &format!("{}.{part}", self.name));
 
         let normed = self.norm_before.forward(tape, x)?;
-        let [q, k, v] = [&self.query, &self.key, &self.value].map(|to| to.forward(tape, &normed));
-        let attended = self.attention_output.forward(tape, &nn::attention(tape, &q?, &k?, &v?, heads)?)?;
+        let layers = [&self.query, &self.key, &self.value].map(|layer| (&layer.weight, Some(&layer.bias)));
+        let qkv = nn::linear_stack(tape, &normed, &layers)?;
+        let attended = nn::self_attention(tape, &qkv, heads, nn::Pattern::default())?;
+        let attended = self.attention_output.forward(tape, &attended)?;
         let x = nn::add(tape, x, &drop(attended, "attention.output")?)?;
 
         let normed = self.norm_after.forward(tape, &x)?;
-        let hidden = drop(nn::gelu(tape, &self.intermediate.forward(tape, &normed)?)?, "intermediate")?;
+        let hidden = self.intermediate.forward(tape, &normed)?;
+        let hidden = drop(nn::activation(tape, nn::Activation::Gelu, &hidden)?, "intermediate")?;
         nn::add(tape, &x, &drop(self.output.forward(tape, &hidden)?, "output")?)
     }
 }
 
 impl Linear<Tensor> {
-    fn forward(&self, tape: &Tape, x: &Tensor) -> Result<Tensor> {
-        nn::linear(tape, x, &self.weight, &self.bias)
+    fn forward(&self, tape: &Tape<'_>, x: &Tensor) -> Result<Tensor> {
+        nn::linear(tape, x, &self.weight, Some(&self.bias))
     }
 }
 
 impl Norm<Tensor> {
-    fn forward(&self, tape: &Tape, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, tape: &Tape<'_>, x: &Tensor) -> Result<Tensor> {
         nn::layer_norm(tape, x, &self.gain, &self.bias, LAYER_NORM_EPS)
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use domain::random::{Purpose, Stream};
 use domain::spec::{Decay, ModelSpec, OptimizerRule, OptimizerSpec, Pool, ScheduleShape, ScheduleSpec, VitSpec, file};
 use models::{
-    Batch, EvalSums, Layout, ModelError, Network, Optimizer, Snapshot, SnapshotError, TrainForward, Update, audit,
-    clip_scale, global_norm, learning_rate,
+    Batch, EvalSums, Gradient, Layout, ModelError, Network, Optimizer, Snapshot, SnapshotError, TrainForward, Update, audit,
+    clip_scale, learning_rate,
 };
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -80,10 +80,16 @@ fn at_step(step: u64, samples: usize) -> TrainForward {
     TrainForward { seed: 1, step, micro_batch: 0, label_smoothing: 0.1, scale: 1.0 / samples as f32 }
 }
 
-fn gradient_of(network: &Network, batch: Batch<'_>, forward: TrainForward) -> (f64, Vec<f32>) {
-    let mut gradient = vec![f32::NAN; network.layout().len()];
+fn gradient_of(network: &Network, batch: Batch<'_>, forward: TrainForward) -> (f64, Gradient) {
+    let mut gradient = Gradient::default();
     let loss = network.loss_and_gradient(batch, forward, &mut gradient).unwrap();
     (loss, gradient)
+}
+
+fn gradient_from(layout: &Layout, flat: &[f32]) -> Gradient {
+    let mut gradient = Gradient::zeros(layout);
+    layout.parameters().iter().for_each(|p| gradient.of_mut(p).copy_from_slice(&flat[p.range.clone()]));
+    gradient
 }
 
 /// The fixture, read.
@@ -114,8 +120,8 @@ impl Reference {
     /// A network with the fixture's weights and a fresh optimizer.
     fn network(&self, optimizer: &OptimizerSpec) -> (Network, Optimizer) {
         let network = Network::new(&ModelSpec::Vit(small_vit()), 0).unwrap();
-        let mut fresh = Optimizer::new(optimizer, network.layout()).unwrap();
-        let mut file = File::of(&Snapshot::take(&network, &fresh));
+        let mut fresh = Optimizer::new(optimizer, network.layout());
+        let mut file = File::of(&Snapshot::take(network.parameters(), &fresh));
         for name in self.0.names() {
             if let Some(parameter) = name.strip_prefix("weight.") {
                 let tensor = file.tensors.get_mut(&format!("model.{parameter}")).expect("names are Hugging Face's");
@@ -125,7 +131,7 @@ impl Reference {
             }
         }
         let (snapshot, _) = Snapshot::from_safetensors(network.layout(), optimizer, &[&file.bytes()]).unwrap();
-        snapshot.restore(&network, &mut fresh).unwrap();
+        snapshot.restore(network.parameters(), &mut fresh).unwrap();
         (network, fresh)
     }
 
@@ -213,6 +219,7 @@ fn logits_loss_and_gradient_are_those_of_pytorch() {
     let (loss, gradient) = gradient_of(&network, batch, TrainForward { scale: 1.0, ..at_step(0, 1) });
     assert!((loss / reference.f64("loss")[0] - 1.0).abs() < 1e-6, "loss {loss}");
     let expected = reference.flat(network.layout(), "gradient", Reference::f64);
+    let gradient = gradient.flat(network.layout());
     assert!(relative_error(&gradient, &expected) < 1e-5, "{}", relative_error(&gradient, &expected));
     for p in network.layout().parameters() {
         // Nothing depends on a key's bias: it moves all scores of a query alike. What is left is rounding.
@@ -244,12 +251,13 @@ fn optimizers_step_as_those_of_pytorch() {
         let (network, mut optimizer) = reference.network(&spec);
         let exact = reference.flat(network.layout(), "gradient", Reference::f64);
         let gradient: Vec<f32> = exact.iter().map(|g| *g as f32).collect();
+        let gradient = gradient_from(network.layout(), &gradient);
         for (gradient_scale, lr) in FACTORS.into_iter().zip(LEARNING_RATES) {
-            optimizer.apply(&network, &gradient, Update { lr, gradient_scale }).unwrap();
+            optimizer.apply(network.parameters(), &gradient, Update { lr, gradient_scale }).unwrap();
         }
         assert_eq!(optimizer.updates(), 5);
         let expected = reference.flat(network.layout(), name, Reference::f32);
-        let file = File::of(&Snapshot::take(&network, &optimizer));
+        let file = File::of(&Snapshot::take(network.parameters(), &optimizer));
         let found: Vec<f32> = network
             .layout()
             .parameters()
@@ -268,11 +276,11 @@ fn optimizers_step_as_those_of_pytorch() {
 fn plain_descent_and_decay_of_everything_do_what_they_say() {
     let network = Network::new(&ModelSpec::Vit(small_vit()), 3).unwrap();
     let spec = OptimizerSpec { decay: Decay::All, ..sgd(0.0, false) };
-    let mut optimizer = Optimizer::new(&spec, network.layout()).unwrap();
-    let weights = |o: &Optimizer| File::of(&Snapshot::take(&network, o)).tensors;
+    let mut optimizer = Optimizer::new(&spec, network.layout());
+    let weights = |o: &Optimizer| File::of(&Snapshot::take(network.parameters(), o)).tensors;
     let before = weights(&optimizer);
-    let gradient = vec![0.25; network.layout().len()];
-    optimizer.apply(&network, &gradient, Update { lr: 0.5, gradient_scale: 2.0 }).unwrap();
+    let gradient = gradient_from(network.layout(), &vec![0.25; network.layout().len()]);
+    optimizer.apply(network.parameters(), &gradient, Update { lr: 0.5, gradient_scale: 2.0 }).unwrap();
     for (name, (_, _, after)) in weights(&optimizer) {
         for (before, after) in before[&name].2.as_chunks().0.iter().zip(after.as_chunks().0) {
             let (before, after) = (f32::from_le_bytes(*before), f32::from_le_bytes(*after));
@@ -304,8 +312,8 @@ fn the_start_depends_on_the_seed_and_is_what_it_says() {
     let spec = ModelSpec::Vit(VitSpec { dim: 64, heads: 4, mlp_dim: 128, ..small_vit() });
     let state = |seed| {
         let network = Network::new(&spec, seed).unwrap();
-        let optimizer = Optimizer::new(&sgd(0.0, false), network.layout()).unwrap();
-        Snapshot::take(&network, &optimizer)
+        let optimizer = Optimizer::new(&sgd(0.0, false), network.layout());
+        Snapshot::take(network.parameters(), &optimizer)
     };
     assert_eq!(state(1), state(1));
     assert_ne!(state(1).weights_sha256(), state(2).weights_sha256());
@@ -336,11 +344,11 @@ fn threads_do_not_change_a_bit() {
         let samples = Samples::new(&spec, 8);
         let run = || {
             let network = Network::new(&ModelSpec::Vit(spec.clone()), 5).unwrap();
-            let mut optimizer = Optimizer::new(&adamw(), network.layout()).unwrap();
+            let mut optimizer = Optimizer::new(&adamw(), network.layout());
             let (loss, gradient) = gradient_of(&network, samples.all(), at_step(0, 8));
-            let gradient_scale = clip_scale(global_norm(&gradient), Some(0.1));
-            optimizer.apply(&network, &gradient, Update { lr: 0.01, gradient_scale }).unwrap();
-            (loss, gradient, network.evaluate(samples.all()).unwrap(), Snapshot::take(&network, &optimizer))
+            let gradient_scale = clip_scale(gradient.norm(), Some(0.1));
+            optimizer.apply(network.parameters(), &gradient, Update { lr: 0.01, gradient_scale }).unwrap();
+            (loss, gradient, network.evaluate(samples.all()).unwrap(), Snapshot::take(network.parameters(), &optimizer))
         };
         let runs =
             [1, 2, 4].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run));
@@ -353,11 +361,12 @@ fn micro_batches_add_up_to_the_batch() {
     let samples = Samples::new(&small_vit(), 12);
     let network = Network::new(&ModelSpec::Vit(small_vit()), 5).unwrap();
     let (loss, whole) = gradient_of(&network, samples.all(), at_step(0, 12));
+    let whole = whole.flat(network.layout());
     let mut sums = (0.0, vec![0.0f32; whole.len()]);
     for first in (0..12).step_by(4) {
         let (loss, part) = gradient_of(&network, samples.some(first, 4), at_step(0, 12));
         sums.0 += loss;
-        sums.1.iter_mut().zip(part).for_each(|(s, p)| *s += p);
+        sums.1.iter_mut().zip(part.flat(network.layout())).for_each(|(s, p)| *s += p);
     }
     assert!((sums.0 - loss).abs() < 1e-6);
     let whole: Vec<f64> = whole.iter().map(|g| f64::from(*g)).collect();
@@ -370,8 +379,8 @@ fn train(network: &Network, optimizer: &mut Optimizer, samples: &Samples, from: 
     for step in from..to {
         let (here, gradient) = gradient_of(network, samples.all(), at_step(step, samples.labels.len()));
         loss = here;
-        let gradient_scale = clip_scale(global_norm(&gradient), Some(1.0));
-        optimizer.apply(network, &gradient, Update { lr: 0.003, gradient_scale }).unwrap();
+        let gradient_scale = clip_scale(gradient.norm(), Some(1.0));
+        optimizer.apply(network.parameters(), &gradient, Update { lr: 0.003, gradient_scale }).unwrap();
     }
     loss
 }
@@ -383,10 +392,10 @@ fn training_learns_and_goes_on_from_a_snapshot_to_the_bit() {
         let samples = Samples::new(&vit, 16);
         let model = ModelSpec::Vit(vit.clone());
         let network = Network::new(&model, 1).unwrap();
-        let mut optimizer = Optimizer::new(&spec, network.layout()).unwrap();
+        let mut optimizer = Optimizer::new(&spec, network.layout());
         let first = train(&network, &mut optimizer, &samples, 0, 1);
         train(&network, &mut optimizer, &samples, 1, 7);
-        let saved = Snapshot::take(&network, &optimizer);
+        let saved = Snapshot::take(network.parameters(), &optimizer);
         let last = train(&network, &mut optimizer, &samples, 7, 60);
         assert!(last < first, "loss {first} became {last}");
         assert!(
@@ -395,13 +404,13 @@ fn training_learns_and_goes_on_from_a_snapshot_to_the_bit() {
 
         let parts = [0, 1, 2].map(|part| saved.to_safetensors(part, 3, &BTreeMap::new()));
         for other in [Network::new(&model, 2).unwrap(), Network::uninitialised(&model).unwrap()] {
-            let mut other_optimizer = Optimizer::new(&spec, other.layout()).unwrap();
+            let mut other_optimizer = Optimizer::new(&spec, other.layout());
             let (read, _) =
                 Snapshot::from_safetensors(other.layout(), &spec, &parts.each_ref().map(Vec::as_slice)).unwrap();
-            read.restore(&other, &mut other_optimizer).unwrap();
+            read.restore(other.parameters(), &mut other_optimizer).unwrap();
             assert_eq!(other_optimizer.updates(), 7);
             train(&other, &mut other_optimizer, &samples, 7, 60);
-            let (one, two) = (Snapshot::take(&network, &optimizer), Snapshot::take(&other, &other_optimizer));
+            let (one, two) = (Snapshot::take(network.parameters(), &optimizer), Snapshot::take(other.parameters(), &other_optimizer));
             assert_eq!(one, two);
             assert_eq!(one.weights_sha256(), two.weights_sha256());
         }
@@ -413,7 +422,7 @@ fn an_empty_micro_batch_adds_nothing() {
     let samples = Samples::new(&small_vit(), 2);
     let network = Network::new(&ModelSpec::Vit(small_vit()), 5).unwrap();
     let (loss, gradient) = gradient_of(&network, samples.some(1, 0), at_step(0, 2));
-    assert!(loss == 0.0 && gradient.iter().all(|g| *g == 0.0));
+    assert!(loss == 0.0 && gradient.buckets().iter().flatten().all(|g| *g == 0.0));
     assert_eq!(network.evaluate(samples.some(1, 0)).unwrap(), EvalSums::default());
 }
 
@@ -435,19 +444,16 @@ fn batches_that_do_not_fit_are_refused() {
         (Batch { labels: &[0, 5], ..good }, "label 5 is not below the model's number of classes (5)"),
     ];
     for (batch, message) in table {
-        let mut gradient = vec![0.0; network.layout().len()];
-        let error = network.loss_and_gradient(batch, at_step(0, 2), &mut gradient).unwrap_err();
+        let error = network.loss_and_gradient(batch, at_step(0, 2), &mut Gradient::default()).unwrap_err();
         assert_eq!(error.to_string(), message);
         assert_eq!(network.evaluate(batch).unwrap_err().to_string(), message);
     }
-    let error = network.loss_and_gradient(good, at_step(0, 2), &mut [0.0; 3]).unwrap_err();
-    assert!(matches!(error, ModelError::GradientLength { found: 3, .. }));
 }
 
 /// A small state after one step, so that no slot is zero.
 fn some_state(spec: &OptimizerSpec) -> (Network, Optimizer) {
     let network = Network::new(&ModelSpec::Vit(small_vit()), 4).unwrap();
-    let mut optimizer = Optimizer::new(spec, network.layout()).unwrap();
+    let mut optimizer = Optimizer::new(spec, network.layout());
     train(&network, &mut optimizer, &Samples::new(&small_vit(), 4), 0, 1);
     (network, optimizer)
 }
@@ -455,25 +461,29 @@ fn some_state(spec: &OptimizerSpec) -> (Network, Optimizer) {
 #[test]
 fn a_snapshot_of_another_kind_is_not_restored() {
     let (network, optimizer) = some_state(&adamw());
-    let snapshot = Snapshot::take(&network, &optimizer);
+    let snapshot = Snapshot::take(network.parameters(), &optimizer);
     let deeper = Network::new(&ModelSpec::Vit(VitSpec { depth: 3, ..small_vit() }), 4).unwrap();
     let mut optimizers = [
-        (&network, Optimizer::new(&sgd(0.9, false), network.layout()).unwrap()),
-        (&deeper, Optimizer::new(&adamw(), deeper.layout()).unwrap()),
-        (&network, Optimizer::new(&adamw(), deeper.layout()).unwrap()),
+        (&network, Optimizer::new(&sgd(0.9, false), network.layout())),
+        (&deeper, Optimizer::new(&adamw(), deeper.layout())),
+        (&network, Optimizer::new(&adamw(), deeper.layout())),
     ];
     for (network, optimizer) in &mut optimizers {
-        assert!(matches!(snapshot.restore(network, optimizer), Err(ModelError::OtherLayout { .. })));
+        assert!(matches!(snapshot.restore(network.parameters(), optimizer), Err(ModelError::OtherLayout { .. })));
     }
     let update = Update { lr: 0.1, gradient_scale: 1.0 };
-    let gradient = vec![0.0; network.layout().len()];
-    assert!(matches!(optimizers[2].1.apply(&network, &gradient, update), Err(ModelError::OtherLayout { .. })));
+    let gradient = Gradient::zeros(network.layout());
+    let applied = optimizers[2].1.apply(network.parameters(), &gradient, update);
+    assert!(matches!(applied, Err(ModelError::OtherLayout { what: "optimizer" })));
+    let mut fitting = Optimizer::new(&adamw(), network.layout());
+    let applied = fitting.apply(network.parameters(), &Gradient::default(), update);
+    assert!(matches!(applied, Err(ModelError::OtherLayout { what: "gradient" })));
 }
 
 #[test]
 fn parts_are_nearly_equal_and_equal_states_have_equal_bytes() {
     let (network, optimizer) = some_state(&adamw());
-    let snapshot = Snapshot::take(&network, &optimizer);
+    let snapshot = Snapshot::take(network.parameters(), &optimizer);
     let metadata: BTreeMap<String, String> = (0..9).map(|i| (format!("key-{i}"), format!("\"{i}\"\n"))).collect();
     for of in 1..6 {
         let write = || (0..of).map(|part| snapshot.to_safetensors(part, of, &metadata)).collect::<Vec<_>>();
@@ -502,7 +512,7 @@ fn refusal(layout: &Arc<Layout>, parts: &[Vec<u8>]) -> SnapshotError {
 fn damaged_snapshots_are_refused_with_the_reason() {
     let (network, optimizer) = some_state(&adamw());
     let layout = network.layout();
-    let snapshot = Snapshot::take(&network, &optimizer);
+    let snapshot = Snapshot::take(network.parameters(), &optimizer);
     let whole = File::of(&snapshot);
     let changed = |change: &dyn Fn(&mut File)| {
         let mut file = whole.clone();
@@ -564,7 +574,7 @@ proptest! {
         static STATE: std::sync::OnceLock<(Arc<Layout>, Vec<u8>)> = std::sync::OnceLock::new();
         let (layout, bytes) = STATE.get_or_init(|| {
             let (network, optimizer) = some_state(&adamw());
-            (network.layout().clone(), Snapshot::take(&network, &optimizer).to_safetensors(0, 1, &BTreeMap::new()))
+            (network.layout().clone(), Snapshot::take(network.parameters(), &optimizer).to_safetensors(0, 1, &BTreeMap::new()))
         });
         let mut bytes = bytes.clone();
         if cut {

@@ -1,6 +1,6 @@
 //! What happens from an assignment to its end.
 
-use collective::{Collective, CollectiveError};
+use collective::{Background, Collective, CollectiveError};
 use domain::engine::{Assignment, AttemptOutcome};
 use domain::ids::{Generation, Step, TrialId};
 use proto::convert::{Command, Report};
@@ -130,7 +130,7 @@ impl Device {
             let (trial, generation) = (assignment.trial.clone(), assignment.generation);
             outbox.send(Report::Formed { trial, generation, position });
         }
-        let group = Box::new(group);
+        let group = Background::start(Box::new(group)).map_err(Halt::failed)?;
         Training::new(training::Parts { assignment, trial, group, orders, outbox, saver })?.run()
     }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use collective::Collective;
+use collective::Background;
 use data::Split;
 use domain::batch;
 use models::{EvalSums, Network};
@@ -24,7 +24,7 @@ pub(crate) struct Evaluation<'a> {
 
 impl Evaluation<'_> {
     /// The sums over all held-out samples, on every rank.
-    pub(crate) fn run(&self, group: &mut dyn Collective, orders: &Orders<'_>) -> Result<EvalSums, Halt> {
+    pub(crate) fn run(&self, group: &mut Background, orders: &Orders<'_>) -> Result<EvalSums, Halt> {
         let batches = self.holdout.len().div_ceil(self.batch);
         let mut own = Vec::new();
         for index in batch::split(batches, group.rank(), group.world()) {

@@ -16,6 +16,7 @@ mod form;
 mod orders;
 mod peer;
 mod records;
+mod reduction;
 mod report;
 mod sidecar;
 mod state;

@@ -8,7 +8,7 @@ use domain::batch::BatchPlan;
 use domain::engine::{Assignment, Running};
 use domain::ids::{Generation, Step, TrialId};
 use domain::record::Position;
-use domain::spec::JobSpec;
+use domain::spec::{JobSpec, Precision};
 use domain::stop::{Stopper, Verdict};
 use models::{ModelError, Network, Optimizer, Snapshot};
 
@@ -82,23 +82,28 @@ pub(crate) enum RestoreError {
 impl State {
     /// The state that the seed gives, before the first step.
     pub(crate) fn initial(spec: &JobSpec) -> Result<Self, ModelError> {
-        Self::of(Network::new(&spec.model, spec.seed)?, spec)
+        Ok(Self::of(Network::new(&spec.model, spec.seed)?, spec))
     }
 
     /// A training that begins with the weights of `network`.
-    fn of(network: Network, spec: &JobSpec) -> Result<Self, ModelError> {
-        let optimizer = Optimizer::new(&spec.optimizer, network.layout())?;
+    fn of(network: Network, spec: &JobSpec) -> Self {
+        let precision = match spec.train.precision {
+            Precision::F32 => models::nn::Precision::F32,
+            Precision::Bf16 => models::nn::Precision::Bf16,
+        };
+        let network = network.with_precision(precision);
+        let optimizer = Optimizer::new(&spec.optimizer, network.layout());
         let progress = Progress {
             position: Position::default(),
             stopper: Stopper::new(&spec.early_stopping),
             verdict: Verdict::Continue,
         };
-        Ok(Self { network, optimizer, progress })
+        Self { network, optimizer, progress }
     }
 
     /// The state at `step` in `parts`: safetensors files with their sidecars.
     pub(crate) fn restore(job: &Job, step: Step, parts: &[Bytes]) -> Result<Self, RestoreError> {
-        let mut state = Self::of(Network::uninitialised(&job.spec.model)?, &job.spec)?;
+        let mut state = Self::of(Network::uninitialised(&job.spec.model)?, &job.spec);
         let parts: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
         let (snapshot, metadata) = Snapshot::from_safetensors(state.network.layout(), &job.spec.optimizer, &parts)?;
         state.progress = sidecar::read(&metadata, &job.identity)?;
@@ -106,13 +111,13 @@ impl State {
         if found != step {
             return Err(RestoreError::Step { found, expected: step });
         }
-        snapshot.restore(&state.network, &mut state.optimizer)?;
+        snapshot.restore(state.network.parameters(), &mut state.optimizer)?;
         Ok(state)
     }
 
     /// A copy that can be written while training goes on.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot::take(&self.network, &self.optimizer)
+        Snapshot::take(self.network.parameters(), &self.optimizer)
     }
 
     /// Everything as one safetensors file.

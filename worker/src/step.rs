@@ -9,12 +9,12 @@ use domain::ids::Step;
 use domain::record::{Position, Read, Record, StepRecord};
 use domain::schedule::learning_rate;
 use domain::spec::NonFinitePolicy;
-use domain::tree::Accumulator;
 use models::{Batch, TrainForward, Update};
 
 use crate::agreement::{MicroBatchPart, StepPart};
 use crate::attempt::Halt;
 use crate::orders::Wish;
+use crate::reduction::Reduction;
 use crate::training::Training;
 
 /// Parameters named in a message at most.
@@ -26,15 +26,12 @@ impl Training<'_> {
         let (index, micro_batches) = self.batches.next().map_err(Halt::failed)?;
         self.clock.outside_model();
 
-        let (sums, computed) = self.forward_and_backward(index, micro_batches)?;
-        self.clock.inside_model();
-
-        self.group.all_reduce_exact(self.job.plan.micro_batches, sums, &mut self.gradient)?;
+        let computed = self.compute_and_reduce(index, micro_batches)?;
         let Agreed { loss, reads } = self.agree(computed)?;
         self.clock.outside_model();
 
         let step = Step(index).next();
-        let grad_norm = models::global_norm(&self.gradient);
+        let grad_norm = self.gradient.norm();
         let lr = learning_rate(&self.job.spec.schedule, index, self.job.plan.total_steps());
         self.audit(step)?;
         let skipped = self.leaves_out(step, loss, grad_norm)?;
@@ -52,17 +49,21 @@ impl Training<'_> {
         Ok(())
     }
 
-    /// The gradients of this rank's micro-batches, added up as far as they can be here, and what was read for them.
-    fn forward_and_backward(&mut self, index: u64, micro_batches: Vec<MicroBatch>) -> Result<Computed, Halt> {
+    /// Forward and backward passes over this rank's micro-batches, with the reduction of what is complete beside them.
+    /// Tells what was read.
+    fn compute_and_reduce(&mut self, index: u64, micro_batches: Vec<MicroBatch>) -> Result<Vec<MicroBatchPart>, Halt> {
         let positions = self.job.plan.step_positions(index);
         let scale = 1.0 / (positions.end - positions.start) as f32;
-        let mut sums = Accumulator::new(self.job.plan.micro_batches, self.owned_by(self.group.rank()));
+        let owned = self.owned_by(self.group.rank());
+        let network = &self.state.network;
+        let buckets = network.layout().buckets().len();
+        let mut reduction =
+            Reduction::new(&mut self.group, &mut self.spare, self.job.plan.micro_batches, owned, buckets);
         let mut parts = Vec::with_capacity(micro_batches.len());
         for MicroBatch { index: micro_batch, samples, batch } in micro_batches {
             if self.orders.is_aborted() {
                 return Err(Halt::Left);
             }
-            let mut gradient = self.spare.pop().unwrap_or_else(|| vec![0.0; self.gradient.len()]);
             let batch = Batch { images: &batch.images, labels: &batch.labels, shape: batch.shape };
             let forward = TrainForward {
                 seed: self.job.spec.seed,
@@ -71,15 +72,13 @@ impl Training<'_> {
                 label_smoothing: self.job.spec.train.label_smoothing,
                 scale,
             };
-            let network = &self.state.network;
-            let loss = network.loss_and_gradient(batch, forward, &mut gradient).map_err(Halt::failed)?;
-            sums.push(micro_batch, gradient, |left, right| {
-                left.iter_mut().zip(&right).for_each(|(left, right)| *left += right);
-                self.spare.push(right);
-            });
+            reduction.next(micro_batch);
+            let loss = network.loss_and_gradient(batch, forward, &mut reduction).map_err(Halt::failed)?;
             parts.push(MicroBatchPart { loss, samples });
         }
-        Ok((sums.finish(), parts))
+        self.clock.inside_model();
+        reduction.finish(&mut self.gradient)?;
+        Ok(parts)
     }
 
     /// Tells the other ranks what was computed and wished here, and takes in what was there.
@@ -147,7 +146,7 @@ impl Training<'_> {
     fn update(&mut self, lr: f64, grad_norm: f64) -> Result<(), Halt> {
         let gradient_scale = models::clip_scale(grad_norm, self.job.spec.train.clip_norm);
         let update = Update { lr, gradient_scale };
-        self.state.optimizer.apply(&self.state.network, &self.gradient, update).map_err(Halt::failed)
+        self.state.optimizer.apply(self.state.network.parameters(), &self.gradient, update).map_err(Halt::failed)
     }
 
     /// The micro-batches of a rank.
@@ -156,9 +155,6 @@ impl Training<'_> {
         owned.start as u32..owned.end as u32
     }
 }
-
-/// Sums of gradients over the subtrees of this rank, and its micro-batches.
-type Computed = (Vec<(Range<u32>, Vec<f32>)>, Vec<MicroBatchPart>);
 
 /// What all ranks know of a step after telling each other.
 struct Agreed {

@@ -58,6 +58,7 @@ pub(crate) fn digits() -> JobSpec {
             label_smoothing: 0.1,
             clip_norm: Some(1.0),
             on_non_finite: NonFinitePolicy::Stop,
+            precision: Precision::F32,
         },
         optimizer: OptimizerSpec {
             rule: OptimizerRule::Adamw { beta1: 0.9, beta2: 0.99, eps: 1e-8 },

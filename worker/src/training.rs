@@ -2,20 +2,21 @@
 
 use std::sync::mpsc::Receiver;
 
-use collective::Collective;
+use collective::Background;
 use data::Prefetcher;
 use domain::batch;
 use domain::engine::{Assignment, AttemptOutcome, Running, StartFrom};
 use domain::ids::Step;
 use domain::record::{EvalRecord, Position, Record};
 use domain::stop::Verdict;
-use models::EvalSums;
+use models::{EvalSums, Gradient};
 
 use crate::attempt::Halt;
 use crate::checkpoint::{Part, Saver, Written};
 use crate::evaluation::Evaluation;
 use crate::orders::{Orders, Wish};
 use crate::records::Records;
+use crate::reduction::Spare;
 use crate::report::Outbox;
 use crate::sidecar;
 use crate::state::{Job, State, Trial};
@@ -28,7 +29,7 @@ const STEPS_AHEAD: usize = 2;
 pub(crate) struct Parts<'a> {
     pub(crate) assignment: &'a Assignment,
     pub(crate) trial: &'a mut Trial,
-    pub(crate) group: Box<dyn Collective>,
+    pub(crate) group: Background,
     pub(crate) orders: Orders<'a>,
     pub(crate) outbox: &'a Outbox,
     pub(crate) saver: &'a mut Saver,
@@ -40,15 +41,14 @@ pub(crate) struct Training<'a> {
     pub(crate) job: &'a Job,
     pub(crate) state: &'a mut State,
     pub(crate) records: &'a mut Records,
-    pub(crate) group: Box<dyn Collective>,
+    pub(crate) group: Background,
     pub(crate) orders: Orders<'a>,
     pub(crate) outbox: &'a Outbox,
     saver: &'a mut Saver,
     pub(crate) batches: Prefetcher,
     /// The reduced gradient of the step.
-    pub(crate) gradient: Vec<f32>,
-    /// Buffers for the gradients of micro-batches. What goes into a reduction does not come back.
-    pub(crate) spare: Vec<Vec<f32>>,
+    pub(crate) gradient: Gradient,
+    pub(crate) spare: Spare,
     pub(crate) clock: Clock,
     /// What some rank wished by the end of the last step.
     pub(crate) wish: Wish,
@@ -75,7 +75,7 @@ impl<'a> Training<'a> {
             STEPS_AHEAD,
         )
         .map_err(Halt::failed)?;
-        let gradient = vec![0.0; state.network.layout().len()];
+        let gradient = Gradient::zeros(state.network.layout());
         let saved = match assignment.start {
             StartFrom::Checkpoint { step, .. } if step == position.step => Some(step),
             StartFrom::Checkpoint { .. } | StartFrom::Scratch => None,
@@ -91,7 +91,7 @@ impl<'a> Training<'a> {
             saver,
             batches,
             gradient,
-            spare: Vec::new(),
+            spare: Spare::default(),
             clock: Clock::start(),
             wish: Wish::default(),
             saved,
@@ -171,7 +171,7 @@ impl<'a> Training<'a> {
     fn evaluate(&mut self) -> Result<(), Halt> {
         let network = &self.state.network;
         let evaluation = Evaluation { network, holdout: &self.job.holdout, batch: self.job.spec.eval.batch };
-        let EvalSums { loss, correct, samples } = evaluation.run(&mut *self.group, &self.orders)?;
+        let EvalSums { loss, correct, samples } = evaluation.run(&mut self.group, &self.orders)?;
         let (loss, accuracy) = (loss / samples as f64, correct as f64 / samples as f64);
 
         let step = self.step_count();

@@ -2,18 +2,18 @@
 
 use std::ops::Range;
 
+use super::CHUNK_BYTES;
 use super::frame::{HEADER_BYTES, Kind, check_header, header};
 use super::link::Link;
+use super::shared::Shared;
 use super::wait::Drive;
-use super::{CHUNK_BYTES, CHUNK_ELEMENTS};
 use crate::CollectiveError;
-use crate::reduction::{Operand, Plan, owned_elements};
 
 /// What one frame carries: `range` of the buffer `place`, whose meaning is the [`Buffers`]' own.
 pub(super) struct Segment {
-    kind: Kind,
-    place: usize,
-    range: Range<usize>,
+    pub(super) kind: Kind,
+    pub(super) place: usize,
+    pub(super) range: Range<usize>,
 }
 
 /// Where the bytes of segments lie.
@@ -29,6 +29,26 @@ pub(super) trait Buffers {
 
     /// Called once a segment has come in whole.
     fn received(&mut self, segment: &Segment);
+
+    /// As [`Drive::work`].
+    fn work(&mut self) -> bool {
+        false
+    }
+
+    /// As [`Drive::shared`].
+    fn shared(&self) -> Option<&Shared> {
+        None
+    }
+
+    /// Whether something is still to be done with a neighbour, by rank.
+    fn awaits(&self, _rank: u32) -> bool {
+        false
+    }
+
+    /// As [`Drive::ended`], for an awaited neighbour.
+    fn ended(&mut self, _link: &Link) -> Result<(), CollectiveError> {
+        Ok(())
+    }
 }
 
 /// Sends and receives the segments of every link.
@@ -128,6 +148,22 @@ impl<B: Buffers> Drive for Bulk<B> {
         self.incoming[index].current().is_some()
     }
 
+    fn awaits(&self, link: &Link) -> bool {
+        self.buffers.awaits(link.rank())
+    }
+
+    fn work(&mut self) -> bool {
+        self.buffers.work()
+    }
+
+    fn shared(&self) -> Option<&Shared> {
+        self.buffers.shared()
+    }
+
+    fn ended(&mut self, _index: usize, link: &Link) -> Result<(), CollectiveError> {
+        self.buffers.ended(link)
+    }
+
     fn send(&mut self, index: usize, link: &mut Link) -> Result<(), CollectiveError> {
         let flow = &mut self.outgoing[index];
         let segment = flow.current().expect("asked for only if there is one");
@@ -149,129 +185,9 @@ impl<B: Buffers> Drive for Bulk<B> {
     }
 }
 
-fn chunks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+/// Cuts a range into pieces of `size`; only the last one may be smaller.
+pub(super) fn chunks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
     range.clone().step_by(size).map(move |start| start..range.end.min(start + size))
-}
-
-/// An exact reduction under way. A segment's place is the position of an operand in the plan; for sums it means nothing.
-pub(super) struct Reduction<'a> {
-    plan: Plan,
-    rank: u32,
-    world: u32,
-    /// Partial sums from left to right: whole ones of this rank, and the owned elements of the others'.
-    operands: Vec<Operand>,
-    /// The elements whose sum this rank finishes.
-    owned: Range<usize>,
-    /// For each chunk of the owned elements, how many partial sums are still to come.
-    missing: Vec<usize>,
-    /// Owned chunks added up so far.
-    reduced: usize,
-    sum: &'a mut [f32],
-}
-
-impl<'a> Reduction<'a> {
-    /// `mine` are this rank's parts, in order; buffers for those of the peers are taken from `spare` as far as it goes.
-    pub(super) fn new(
-        plan: Plan,
-        rank: u32,
-        world: u32,
-        mine: Vec<Vec<f32>>,
-        sum: &'a mut [f32],
-        spare: &mut Vec<Vec<f32>>,
-    ) -> Self {
-        let owned = owned_elements(sum.len(), rank, world);
-        let parts = (0..world).map(|rank| plan.positions(rank).len()).sum();
-        let foreign = parts - mine.len();
-        let mut operands: Vec<Operand> = Vec::with_capacity(parts);
-        let mut mine = plan.positions(rank).iter().zip(mine).peekable();
-        for position in 0..parts {
-            operands.push(match mine.next_if(|(own, _)| **own == position) {
-                Some((_, values)) => Operand { first: 0, values },
-                None => {
-                    let mut values = spare.pop().unwrap_or_default();
-                    values.resize(owned.len(), 0.0);
-                    Operand { first: owned.start, values }
-                }
-            });
-        }
-        drop(mine);
-        let missing = vec![foreign; owned.len().div_ceil(CHUNK_ELEMENTS)];
-        let mut reduction = Self { plan, rank, world, operands, owned, missing, reduced: 0, sum };
-        reduction.advance();
-        reduction
-    }
-
-    /// What `peer` gets: its elements of this rank's parts, then the sums of this rank's elements.
-    pub(super) fn outgoing(&self, peer: u32) -> Vec<Segment> {
-        self.flow(self.rank, owned_elements(self.sum.len(), peer, self.world), self.owned.clone())
-    }
-
-    /// What comes from `peer`: the mirror image of its outgoing flow.
-    pub(super) fn incoming(&self, peer: u32) -> Vec<Segment> {
-        self.flow(peer, self.owned.clone(), owned_elements(self.sum.len(), peer, self.world))
-    }
-
-    /// The parts go chunk by chunk, so that the receiver can add a chunk while the next one is on its way.
-    fn flow(&self, parts_of: u32, partial: Range<usize>, sums: Range<usize>) -> Vec<Segment> {
-        let mut segments = Vec::new();
-        for range in chunks(partial, CHUNK_ELEMENTS) {
-            for &place in self.plan.positions(parts_of) {
-                segments.push(Segment { kind: Kind::Partial, place, range: range.clone() });
-            }
-        }
-        segments.extend(chunks(sums, CHUNK_ELEMENTS).map(|range| Segment { kind: Kind::Sum, place: 0, range }));
-        segments
-    }
-
-    /// Adds up every chunk that has all its partial sums, in order.
-    fn advance(&mut self) {
-        while self.missing.get(self.reduced) == Some(&0) {
-            let start = self.owned.start + self.reduced * CHUNK_ELEMENTS;
-            let chunk = start..self.owned.end.min(start + CHUNK_ELEMENTS);
-            let sum = self.plan.reduce(&mut self.operands, &chunk);
-            self.sum[chunk].copy_from_slice(sum);
-            self.reduced += 1;
-        }
-    }
-
-    fn chunk_of(&self, range: &Range<usize>) -> usize {
-        (range.start - self.owned.start) / CHUNK_ELEMENTS
-    }
-
-    /// Gives the buffers of the peers' partial sums back.
-    pub(super) fn recycle(self, spare: &mut Vec<Vec<f32>>) {
-        let own = self.plan.positions(self.rank);
-        let foreign = self.operands.into_iter().enumerate().filter(|(position, _)| !own.contains(position));
-        spare.extend(foreign.map(|(_, operand)| operand.values));
-    }
-}
-
-impl Buffers for Reduction<'_> {
-    fn ready(&self, segment: &Segment) -> bool {
-        segment.kind == Kind::Partial || self.chunk_of(&segment.range) < self.reduced
-    }
-
-    fn bytes(&self, segment: &Segment) -> &[u8] {
-        bytemuck::cast_slice(match segment.kind {
-            Kind::Partial => self.operands[segment.place].slice(&segment.range),
-            _ => &self.sum[segment.range.clone()],
-        })
-    }
-
-    fn bytes_mut(&mut self, segment: &Segment) -> &mut [u8] {
-        bytemuck::cast_slice_mut(match segment.kind {
-            Kind::Partial => self.operands[segment.place].slice_mut(&segment.range),
-            _ => &mut self.sum[segment.range.clone()],
-        })
-    }
-
-    fn received(&mut self, segment: &Segment) {
-        if segment.kind == Kind::Partial {
-            let chunk = self.chunk_of(&segment.range);
-            self.missing[chunk] -= 1;
-            self.advance();
-        }
-    }
 }
 
 /// The bytes of a gather beyond those that came with the start. A segment's place is the rank they belong to.

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use tracing::debug;
 
 use super::handshake::{ANSWER_BYTES, Hello, MAX_GROUP_BYTES, Verdict, decode_answer, encode_answer};
+use super::introduce::Transport;
 use super::link::Link;
 use super::listener::{Caller, Listener, new_socket};
 use super::wait::poll;
@@ -39,13 +40,30 @@ pub struct Membership<'a> {
     pub addresses: &'a [String],
 }
 
-/// Forms the group. The members may call this in any order, and before their peers have.
+/// Forms the group. The members may call this in any order, and before their peers have. Bulk data go through shared memory
+/// where they can.
+///
+/// # Errors
+/// As [`connect_over`].
+pub fn connect(
+    listener: &mut Listener,
+    membership: Membership<'_>,
+    abort: &AbortHandle,
+    limit: Duration,
+) -> Result<Ring, CollectiveError> {
+    connect_over(Transport::Automatic, listener, membership, abort, limit)
+}
+
+/// As [`connect()`], with a choice of how bulk data travel. Ranks may choose differently; a pair shares memory only if
+/// neither minds.
 ///
 /// # Errors
 /// `TimedOut` after `limit`; `Aborted`; `Stale` if a peer is at a newer generation already; `PeerLost` if a peer that
-/// was connected gives up; `Protocol` if a peer has other members in mind; `Invalid` for a membership that cannot be.
+/// was connected gives up; `Protocol` if a peer has other members in mind; `Invalid` for a membership that cannot be; `Io`
+/// if the operating system refuses what is needed, such as shared memory that was insisted on.
 /// The listener is good for the next generation in every case.
-pub fn connect(
+pub fn connect_over(
+    transport: Transport,
     listener: &mut Listener,
     membership: Membership<'_>,
     abort: &AbortHandle,
@@ -64,14 +82,17 @@ pub fn connect(
     for (rank, socket) in (0..).zip(forming.links) {
         links.extend(socket.map(|socket| Link::new(rank, socket)));
     }
+    let mut ring = Ring::new(membership.rank, world, links, abort.clone());
+    ring.introduce(transport, deadline)?;
     debug!(
         group = membership.group,
         generation = membership.generation,
         rank = membership.rank,
         world,
+        neighbours = ?ring.neighbours(),
         "group connected"
     );
-    Ok(Ring::new(membership.rank, world, links, abort.clone()))
+    Ok(ring)
 }
 
 fn check(membership: &Membership<'_>) -> Result<(), CollectiveError> {

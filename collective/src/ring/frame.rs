@@ -3,16 +3,13 @@
 use std::io::{self, ErrorKind};
 
 use crate::CollectiveError;
-use crate::MAX_PARTS;
 
 /// Bytes of a frame before its payload: operation (u64), length of the payload (u32), kind (u8), three zeros.
 pub(super) const HEADER_BYTES: usize = 16;
 
-/// Most bytes of a start frame's payload: small, since every rank keeps one per peer, but enough for the parts of a
-/// reduction and for most gathers.
+/// Most bytes of a start frame's payload: small, since every rank keeps one per peer, but enough for which parts
+/// a reduction has, for small reductions, and for most gathers.
 pub(super) const MAX_START_BYTES: usize = 4096;
-
-const _: () = assert!(16 + 8 * MAX_PARTS <= MAX_START_BYTES);
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +34,7 @@ impl Kind {
     fn describe(code: u8) -> &'static str {
         match code {
             1 => "start of all_gather",
-            2 => "start of all_reduce_exact",
+            2 => "start of all_reduce",
             3 => "all_gather data",
             4 => "partial sum",
             5 => "sum",

@@ -117,7 +117,8 @@ impl Link {
         }
     }
 
-    fn closed(&self) -> CollectiveError {
+    /// The error for a peer that has closed its end.
+    pub(super) fn closed(&self) -> CollectiveError {
         self.lost(io::Error::new(ErrorKind::UnexpectedEof, "the connection was closed"))
     }
 

@@ -1,15 +1,18 @@
-//! A group of processes over TCP.
+//! A group of processes: over TCP between hosts, through shared memory on one host.
 //!
 //! # Stages
 //!
 //! 1. **Forming** ([`connect()`]). Every pair of ranks gets one connection: the higher rank dials the lower one's
 //!    [`Listener`], says who it is (magic, version, group, generation, ranks, world) and waits for the answer. All pairs
 //!    form at the same time, on the calling thread. A connection that says anything else is dropped without disturbing
-//!    the others; a dialler of an older generation is told so and fails as stale.
+//!    the others; a dialler of an older generation is told so and fails as stale. Once all are connected they find out
+//!    who can see whose memory (`introduce.rs`).
 //! 2. **Operations.** Each begins with a *meeting*: every rank sends every other one small start frame, which says what
-//!    it is about to do, and waits for all of theirs. A small gather is complete then. Bulk data follows in frames of at
-//!    most [`CHUNK_BYTES`], in an order that both ends derive from the start frames. A reduction is a reduce-scatter by
-//!    range of elements and an all-gather of the sums; they overlap, as each chunk is sent on once it is added up.
+//!    it is about to do, and waits for all of theirs. A small gather is complete then, and so is a small reduction:
+//!    everybody has all parts and adds them up. Bulk data follows, over a socket in frames of at most [`CHUNK_BYTES`] in
+//!    an order that both ends derive from the start frames. A reduction is a reduce-scatter by range of elements and an
+//!    all-gather of the sums; they overlap, as each piece is sent on once it is added up (`reduce.rs`). Between ranks that
+//!    see each other's memory it goes through that (`shared.rs`); everything else goes by socket there too.
 //! 3. **The end**: any failure, an abort, or a drop shuts every connection down, which the peers see at once. A rank that
 //!    leaves with all its operations complete says farewell before, so that peers still in the last one can finish it.
 //!
@@ -21,12 +24,14 @@
 //!
 //! # One thread, no locks
 //!
-//! Sockets do not block; the calling thread waits in `poll` for all of them, so sending, receiving and adding overlap
-//! without handing anything to another thread, and nothing can deadlock: a rank in an operation always reads.
+//! Sockets do not block; the calling thread waits in `poll` for all of them, and for the bell that a peer rings after it
+//! wrote to the memory of a rank that sleeps. So sending, receiving and adding overlap without handing anything to another
+//! thread, and nothing can deadlock: a rank in an operation always reads.
 //!
 //! # Who is gone
 //!
-//! - A process that dies, however it dies, closes its connections: seen at once.
+//! - A process that dies, however it dies, closes its connections: seen at once, by those who share its memory too. The
+//!   memory has no name in any directory and ends with the last process that has it.
 //! - A host that vanishes closes nothing. Keep-alive probes and the user timeout of TCP end its connections after
 //!   [`VANISHED_AFTER`], whether this rank is sending or waiting. That is the second line; the coordinator's lease is the
 //!   first, and its abort does not wait for TCP. The user timeout also counts time in which the receiver does not read,
@@ -42,26 +47,37 @@ mod bulk;
 mod connect;
 mod frame;
 mod handshake;
+mod introduce;
 mod link;
 mod listener;
 mod meeting;
+mod reduce;
+mod segment;
+mod shared;
+mod start;
 mod wait;
 
-use crate::reduction::{Plan, check_parts};
-use crate::{AbortHandle, Collective, CollectiveError, MAX_GATHER_BYTES, MAX_PARTS};
-use bulk::{Bulk, GatherRest, Reduction};
-use frame::{Kind, MAX_START_BYTES, header};
+use crate::arguments::{check_gather, check_reduction};
+use crate::reduction::Plan;
+use crate::{AbortHandle, Collective, CollectiveError, Reduced};
+use bulk::{Bulk, GatherRest};
+use frame::{Kind, header};
 use link::{Link, Sockets};
 use meeting::Meeting;
-use wait::{Drive, drive};
+use reduce::Reduction;
+use shared::Shared;
+use start::{GatherStart, INLINE_BYTES, ReduceStart};
+use wait::drive;
 
-pub use connect::{Membership, connect};
+pub use connect::{Membership, connect, connect_over};
+pub use introduce::Transport;
 pub use link::VANISHED_AFTER;
 pub use listener::Listener;
 
-/// Most bytes of one frame of bulk data: large enough that headers and system calls do not count, small enough that
-/// adding one chunk overlaps with receiving the next, and that a chunk is still in the cache when it is added.
-pub const CHUNK_BYTES: usize = 256 << 10;
+/// Most bytes of one frame of bulk data, and of one slot of shared memory: large enough that headers, system calls and
+/// waking do not count, small enough that adding one chunk overlaps with receiving the next, and that the chunks under way
+/// are still in the cache when they are added and when their sum comes back.
+pub const CHUNK_BYTES: usize = 128 << 10;
 
 /// Elements of a chunk.
 const CHUNK_ELEMENTS: usize = CHUNK_BYTES / size_of::<f32>();
@@ -69,7 +85,7 @@ const CHUNK_ELEMENTS: usize = CHUNK_BYTES / size_of::<f32>();
 // Numbers travel as they lie in memory, which is what safetensors does too.
 const _: () = assert!(cfg!(target_endian = "little"), "the ring sends little-endian numbers");
 
-/// A member of a group over TCP, made by [`connect()`].
+/// A member of a group of processes, made by [`connect()`].
 pub struct Ring {
     rank: u32,
     world: u32,
@@ -81,8 +97,9 @@ pub struct Ring {
     /// Operations begun.
     sequence: u64,
     operation_limit: Option<Duration>,
-    /// Buffers of received partial sums, kept so that their pages need not be mapped anew every step.
-    spare: Vec<Vec<f32>>,
+    /// Buffers for pieces of partial sums that come by TCP, kept so that they stay in the cache.
+    buffers: Vec<Vec<f32>>,
+    shared: Option<Shared>,
 }
 
 impl Ring {
@@ -99,7 +116,8 @@ impl Ring {
             broken: false,
             sequence: 0,
             operation_limit: None,
-            spare: Vec::new(),
+            buffers: Vec::new(),
+            shared: None,
         }
     }
 
@@ -110,44 +128,55 @@ impl Ring {
         self.operation_limit = limit;
     }
 
-    /// Bytes sent so far to all peers together, frame headers included.
+    /// The peers to which bulk data go through shared memory.
+    pub fn neighbours(&self) -> Vec<u32> {
+        self.shared.iter().flat_map(|shared| &shared.neighbours).map(|neighbour| neighbour.rank).collect()
+    }
+
+    /// Bytes sent so far over sockets to all peers together, frame headers included.
     pub fn bytes_sent(&self) -> u64 {
         self.links.iter().map(Link::bytes_sent).sum()
     }
 
-    /// Runs one operation; a failure ends the collective.
+    /// Runs one operation within the limit; a failure ends the collective.
     fn guarded<T>(
         &mut self,
         name: &'static str,
         operation: impl FnOnce(&mut Self, Deadline) -> Result<T, CollectiveError>,
     ) -> Result<T, CollectiveError> {
         let limit = self.operation_limit;
-        let deadline = Deadline { name, limit, at: limit.map(|limit| Instant::now() + limit) };
+        self.guarded_until(Deadline { name, limit, at: limit.map(|limit| Instant::now() + limit) }, operation)
+    }
+
+    fn guarded_until<T>(
+        &mut self,
+        deadline: Deadline,
+        operation: impl FnOnce(&mut Self, Deadline) -> Result<T, CollectiveError>,
+    ) -> Result<T, CollectiveError> {
         let result = match () {
             () if self.abort.is_aborted() => Err(CollectiveError::Aborted),
             () if self.broken => Err(CollectiveError::Broken),
             () => operation(self, deadline),
         };
         self.sequence += 1;
-        result.map_err(|error| {
-            self.broken = true;
-            self.sockets.shut_down();
-            // An abort shuts the sockets down, which looks like the loss of a peer.
-            if self.abort.is_aborted() { CollectiveError::Aborted } else { error }
-        })
+        result.map_err(|error| self.fail(error))
+    }
+
+    /// Ends the collective with this error, or with the abort that caused it.
+    fn fail(&mut self, error: CollectiveError) -> CollectiveError {
+        self.broken = true;
+        self.sockets.shut_down();
+        // An abort shuts the sockets down, which looks like the loss of a peer.
+        if self.abort.is_aborted() { CollectiveError::Aborted } else { error }
     }
 
     /// Sends `start` to every peer and returns all start frames, by rank.
     fn meet(&mut self, kind: Kind, start: Vec<u8>, deadline: Deadline) -> Result<Vec<Vec<u8>>, CollectiveError> {
         let mut meeting = Meeting::new(self.sequence, kind, &start, self.links.len());
-        self.drive(&mut meeting, deadline)?;
+        drive(&mut self.links, &mut meeting, &self.abort, deadline)?;
         let mut starts = meeting.finish();
         starts.insert(self.rank as usize, start);
         Ok(starts)
-    }
-
-    fn drive(&mut self, job: &mut impl Drive, deadline: Deadline) -> Result<(), CollectiveError> {
-        drive(&mut self.links, job, deadline)
     }
 
     fn peers(&self) -> impl Iterator<Item = u32> {
@@ -158,43 +187,46 @@ impl Ring {
     fn reduce(
         &mut self,
         leaves: u32,
+        elements: usize,
         parts: Vec<(Range<u32>, Vec<f32>)>,
-        sum: &mut [f32],
         deadline: Deadline,
-    ) -> Result<(), CollectiveError> {
-        check_parts(leaves, &parts, sum.len())?;
-        let start = ReduceStart::encode(leaves, sum.len(), &parts);
-        let starts = self.meet(Kind::Reduce, start, deadline)?;
-        let mut ranges = Vec::with_capacity(starts.len());
+    ) -> Result<Reduced, CollectiveError> {
+        check_reduction(leaves, elements, &parts)?;
+        let starts = self.meet(Kind::Reduce, ReduceStart::encode(leaves, elements, &parts), deadline)?;
+        let mut decoded = Vec::with_capacity(starts.len());
         for (rank, start) in (0..).zip(&starts) {
             let start = ReduceStart::decode(start).map_err(|detail| CollectiveError::protocol(rank, detail))?;
-            if (start.leaves, start.elements) != (leaves, sum.len() as u64) {
+            if (start.leaves, start.elements) != (leaves, elements as u64) {
                 let detail = format!(
-                    "expected a reduction of {leaves} leaves and {} elements, got {} leaves and {} elements",
-                    sum.len(),
-                    start.leaves,
-                    start.elements
+                    "expected a reduction of {leaves} leaves and {elements} elements, got {} leaves and {} elements",
+                    start.leaves, start.elements
                 );
                 return Err(CollectiveError::protocol(rank, detail));
             }
-            ranges.push(start.ranges);
+            decoded.push(start);
         }
+        let ranges: Vec<_> = decoded.iter().map(|start| start.ranges.clone()).collect();
         let plan = Plan::new(leaves, &ranges).map_err(|detail| CollectiveError::protocol(self.rank, detail))?;
-        let mine = parts.into_iter().map(|(_, values)| values).collect();
-        let reduction = Reduction::new(plan, self.rank, self.world, mine, sum, &mut self.spare);
-        let outgoing = self.peers().map(|peer| reduction.outgoing(peer)).collect();
-        let incoming = self.peers().map(|peer| reduction.incoming(peer)).collect();
-        let mut bulk = Bulk::new(self.sequence, outgoing, incoming, reduction);
-        self.drive(&mut bulk, deadline)?;
-        bulk.finish().recycle(&mut self.spare);
-        Ok(())
+        let parts: Vec<Vec<f32>> = parts.into_iter().map(|(_, values)| values).collect();
+        if ranges.iter().all(|ranges| ReduceStart::is_whole(ranges.len(), elements)) {
+            return Ok(reduce_inline(&plan, elements, &decoded, parts));
+        }
+        let Self { rank, world, links, shared, buffers, sequence, abort, .. } = self;
+        let neighbours: Vec<u32> = shared.iter().flat_map(|shared| &shared.neighbours).map(|n| n.rank).collect();
+        let reduction = Reduction::new(plan, (*rank, *world), elements, parts, buffers, shared.as_mut());
+        let by_tcp = |link: &Link| !neighbours.contains(&link.rank());
+        let flows = |flow: &dyn Fn(u32) -> Vec<bulk::Segment>| {
+            links.iter().map(|link| if by_tcp(link) { flow(link.rank()) } else { Vec::new() }).collect()
+        };
+        let outgoing = flows(&|peer| reduction.outgoing(peer));
+        let incoming = flows(&|peer| reduction.incoming(peer));
+        let mut bulk = Bulk::new(*sequence, outgoing, incoming, reduction);
+        drive(links, &mut bulk, abort, deadline)?;
+        Ok(bulk.finish().finish())
     }
 
     fn gather(&mut self, mine: &[u8], deadline: Deadline) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        if mine.len() > MAX_GATHER_BYTES {
-            let detail = format!("{} bytes to gather, at most {MAX_GATHER_BYTES} are allowed", mine.len());
-            return Err(CollectiveError::invalid(detail));
-        }
+        check_gather(mine)?;
         let starts = self.meet(Kind::Gather, GatherStart::encode(mine), deadline)?;
         let mut all = Vec::with_capacity(starts.len());
         for (rank, start) in (0..).zip(&starts) {
@@ -205,7 +237,7 @@ impl Ring {
         let outgoing = self.peers().map(|_| rest.outgoing()).collect();
         let incoming = self.peers().map(|peer| rest.incoming(peer)).collect();
         let mut bulk = Bulk::new(self.sequence, outgoing, incoming, rest);
-        self.drive(&mut bulk, deadline)?;
+        drive(&mut self.links, &mut bulk, &self.abort, deadline)?;
         Ok(bulk.finish().into_all())
     }
 }
@@ -219,13 +251,13 @@ impl Collective for Ring {
         self.world
     }
 
-    fn all_reduce_exact(
+    fn all_reduce(
         &mut self,
         leaves: u32,
+        elements: usize,
         parts: Vec<(Range<u32>, Vec<f32>)>,
-        sum: &mut [f32],
-    ) -> Result<(), CollectiveError> {
-        self.guarded("all_reduce_exact", |ring, deadline| ring.reduce(leaves, parts, sum, deadline))
+    ) -> Result<Reduced, CollectiveError> {
+        self.guarded("all_reduce", |ring, deadline| ring.reduce(leaves, elements, parts, deadline))
     }
 
     fn all_gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
@@ -259,72 +291,16 @@ struct Deadline {
     at: Option<Instant>,
 }
 
-/// Bytes of a gather that travel in the start frame, so that a small one is complete after the meeting.
-const INLINE_BYTES: usize = MAX_START_BYTES - size_of::<u64>();
-
-/// Start of a gather: the whole length (u64), then the first [`INLINE_BYTES`].
-struct GatherStart;
-
-impl GatherStart {
-    fn encode(mine: &[u8]) -> Vec<u8> {
-        let mut start = (mine.len() as u64).to_le_bytes().to_vec();
-        start.extend_from_slice(&mine[..mine.len().min(INLINE_BYTES)]);
-        start
-    }
-
-    /// A buffer of the whole length, of which the first bytes are filled.
-    fn decode(start: &[u8]) -> Result<Vec<u8>, String> {
-        let (length, inline) = start.split_first_chunk().ok_or("a start frame of a gather is too short")?;
-        let length = u64::from_le_bytes(*length);
-        if length > MAX_GATHER_BYTES as u64 {
-            return Err(format!("{length} bytes to gather, at most {MAX_GATHER_BYTES} are allowed"));
+/// Adds up a reduction whose parts all came with the starts.
+fn reduce_inline(plan: &Plan, elements: usize, starts: &[ReduceStart], parts: Vec<Vec<f32>>) -> Reduced {
+    let mut sources: Vec<&[f32]> = vec![&[]; plan.parts()];
+    for (rank, start) in (0..).zip(starts) {
+        for (part, position) in plan.positions(rank).iter().enumerate() {
+            sources[*position] = &start.values[part * elements..(part + 1) * elements];
         }
-        let length = length as usize;
-        if inline.len() != length.min(INLINE_BYTES) {
-            return Err(format!("{} bytes came with the start of a gather of {length} bytes", inline.len()));
-        }
-        let mut bytes = inline.to_vec();
-        bytes.resize(length, 0);
-        Ok(bytes)
     }
-}
-
-/// Start of a reduction: leaves (u32), number of parts (u32), elements (u64), and two u32 for each part's leaves.
-struct ReduceStart {
-    leaves: u32,
-    elements: u64,
-    ranges: Vec<Range<u32>>,
-}
-
-impl ReduceStart {
-    fn encode(leaves: u32, elements: usize, parts: &[(Range<u32>, Vec<f32>)]) -> Vec<u8> {
-        let mut start = leaves.to_le_bytes().to_vec();
-        start.extend((parts.len() as u32).to_le_bytes());
-        start.extend((elements as u64).to_le_bytes());
-        for (range, _) in parts {
-            start.extend(range.start.to_le_bytes());
-            start.extend(range.end.to_le_bytes());
-        }
-        start
-    }
-
-    fn decode(start: &[u8]) -> Result<Self, String> {
-        const SHORT: &str = "a start frame of a reduction is too short";
-        let (leaves, rest) = start.split_first_chunk().ok_or(SHORT)?;
-        let (count, rest) = rest.split_first_chunk().ok_or(SHORT)?;
-        let (elements, rest) = rest.split_first_chunk().ok_or(SHORT)?;
-        let (ranges, odd) = rest.as_chunks::<8>();
-        let count = u32::from_le_bytes(*count) as usize;
-        if count > MAX_PARTS || ranges.len() != count || !odd.is_empty() {
-            return Err(format!("{} bytes came for {count} parts of a reduction", rest.len()));
-        }
-        let range = |[a, b, c, d, e, f, g, h]: &[u8; 8]| {
-            u32::from_le_bytes([*a, *b, *c, *d])..u32::from_le_bytes([*e, *f, *g, *h])
-        };
-        Ok(Self {
-            leaves: u32::from_le_bytes(*leaves),
-            elements: u64::from_le_bytes(*elements),
-            ranges: ranges.iter().map(range).collect(),
-        })
-    }
+    let mut buffers = parts.into_iter();
+    let mut sum = buffers.next().unwrap_or_else(|| vec![0.0; elements]);
+    plan.program(None).run(&mut sum, &sources, |_, _| {});
+    Reduced { sum, spare: buffers.collect() }
 }

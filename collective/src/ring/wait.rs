@@ -8,7 +8,8 @@ use rustix::io::Errno;
 
 use super::Deadline;
 use super::link::Link;
-use crate::CollectiveError;
+use super::shared::Shared;
+use crate::{AbortHandle, CollectiveError};
 
 /// One stage of an operation on all links at once.
 pub(super) trait Drive {
@@ -23,7 +24,22 @@ pub(super) trait Drive {
         false
     }
 
-    /// Called when the peer of a watched link has closed its end; looks at what that means.
+    /// Whether something is still to be done with the peer of `link` through shared memory. Its end matters then too.
+    fn awaits(&self, _link: &Link) -> bool {
+        false
+    }
+
+    /// Does a portion of what can be done without sockets; says whether there was anything.
+    fn work(&mut self) -> bool {
+        false
+    }
+
+    /// The shared memory in which something may happen while this rank sleeps.
+    fn shared(&self) -> Option<&Shared> {
+        None
+    }
+
+    /// Called when the peer of a watched or awaited link has closed its end; looks at what that means.
     fn ended(&mut self, _index: usize, _link: &Link) -> Result<(), CollectiveError> {
         Ok(())
     }
@@ -42,7 +58,12 @@ pub(super) trait Drive {
 ///
 /// Only links that still owe something are read, so that a peer which finished and left does not fail those that have
 /// not. Sending comes first and without asking: in a small operation every socket has room.
-pub(super) fn drive(links: &mut [Link], job: &mut impl Drive, deadline: Deadline) -> Result<(), CollectiveError> {
+pub(super) fn drive(
+    links: &mut [Link],
+    job: &mut impl Drive,
+    abort: &AbortHandle,
+    deadline: Deadline,
+) -> Result<(), CollectiveError> {
     for (index, link) in links.iter_mut().enumerate() {
         if job.wants_send(index) {
             job.send(index, link)?;
@@ -53,14 +74,28 @@ pub(super) fn drive(links: &mut [Link], job: &mut impl Drive, deadline: Deadline
     }
     let mut ready = Vec::with_capacity(links.len());
     loop {
-        wait_for_links(links, job, deadline, &mut ready)?;
-        if ready.is_empty() {
+        if abort.is_aborted() {
+            return Err(CollectiveError::Aborted);
+        }
+        let mut moved = work(job);
+        if moved && !uses_sockets(links, job) {
+            continue;
+        }
+        if !moved && let Some(shared) = job.shared() {
+            shared.fall_asleep();
+            moved = job.work();
+        }
+        let finished = wait_for_links(links, job, deadline, moved, &mut ready);
+        if let Some(shared) = job.shared() {
+            shared.wake_up();
+        }
+        if finished? {
             return Ok(());
         }
         for &(index, flags) in &ready {
             let link = &mut links[index];
             if !job.wants_receive(index) && !job.wants_send(index) {
-                if job.watches(index) {
+                if job.watches(index) || job.awaits(link) {
                     job.ended(index, link)?;
                 }
                 continue;
@@ -77,23 +112,46 @@ pub(super) fn drive(links: &mut [Link], job: &mut impl Drive, deadline: Deadline
     }
 }
 
-/// Fills `ready` with the links that can go on or have ended; leaves it empty if no link wants anything any more.
+/// Works, and if there is nothing to do looks a little longer whether there will be.
+fn work(job: &mut impl Drive) -> bool {
+    if job.work() {
+        return true;
+    }
+    for _ in 0..job.shared().map_or(0, Shared::looks) {
+        std::hint::spin_loop();
+        if job.work() {
+            return true;
+        }
+    }
+    false
+}
+
+fn uses_sockets(links: &[Link], job: &impl Drive) -> bool {
+    (0..links.len()).any(|index| job.wants_send(index) || job.wants_receive(index))
+}
+
+/// Fills `ready` with the links that can go on or have ended. Returns `true` if nothing is wanted any more. Does not
+/// wait if something `moved` elsewhere.
 fn wait_for_links(
     links: &[Link],
     job: &impl Drive,
     deadline: Deadline,
+    moved: bool,
     ready: &mut Vec<(usize, PollFlags)>,
-) -> Result<(), CollectiveError> {
+) -> Result<bool, CollectiveError> {
     ready.clear();
     let mut wanting = Vec::with_capacity(links.len());
     let mut polled = Vec::with_capacity(links.len());
-    let mut fds = Vec::with_capacity(links.len());
+    let mut fds = Vec::with_capacity(links.len() + 1);
     for (index, link) in links.iter().enumerate() {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, job.wants_receive(index));
         flags.set(PollFlags::OUT, job.wants_send(index));
         if !flags.is_empty() {
             wanting.push(index);
+        } else if job.awaits(link) {
+            wanting.push(index);
+            flags = PollFlags::RDHUP;
         } else if job.watches(index) {
             flags = PollFlags::RDHUP;
         } else {
@@ -102,21 +160,33 @@ fn wait_for_links(
         polled.push(index);
         fds.push(PollFd::new(link, flags));
     }
-    while !wanting.is_empty() {
-        poll(&mut fds, deadline.at).map_err(|source| CollectiveError::Io { action: "wait for peers", source })?;
-        let flags = polled.iter().zip(&fds).map(|(index, fd)| (*index, fd.revents()));
-        ready.extend(flags.filter(|(_, flags)| !flags.is_empty()));
-        if !ready.is_empty() {
-            return Ok(());
-        }
-        if let (Some(limit), Some(at)) = (deadline.limit, deadline.at)
-            && Instant::now() >= at
-        {
-            let waiting_for = wanting.iter().map(|index| links[*index].rank()).collect();
-            return Err(CollectiveError::TimedOut { operation: deadline.name, limit, waiting_for });
-        }
+    if wanting.is_empty() {
+        return Ok(!moved);
     }
-    Ok(())
+    if let Some(shared) = job.shared() {
+        fds.push(PollFd::new(shared, PollFlags::IN));
+    }
+    let until = if moved { Some(Instant::now()) } else { deadline.at };
+    poll(&mut fds, until).map_err(|source| CollectiveError::Io { action: "wait for peers", source })?;
+    let mut rang = false;
+    if let Some(shared) = job.shared()
+        && fds.pop().is_some_and(|fd| fd.revents().contains(PollFlags::IN))
+    {
+        shared.quieten();
+        rang = true;
+    }
+    let flags = polled.iter().zip(&fds).map(|(index, fd)| (*index, fd.revents()));
+    ready.extend(flags.filter(|(_, flags)| !flags.is_empty()));
+    if ready.is_empty()
+        && !moved
+        && !rang
+        && let (Some(limit), Some(at)) = (deadline.limit, deadline.at)
+        && Instant::now() >= at
+    {
+        let waiting_for = wanting.iter().map(|index| links[*index].rank()).collect();
+        return Err(CollectiveError::TimedOut { operation: deadline.name, limit, waiting_for });
+    }
+    Ok(false)
 }
 
 /// Waits until one of `fds` is ready, or until `until`. It may return early with nothing ready.

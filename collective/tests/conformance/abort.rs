@@ -3,11 +3,11 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 
-use collective::ring::Listener;
-use collective::{Collective, CollectiveError};
+use collective::ring::{Listener, Ring};
+use collective::{AbortHandle, Collective, CollectiveError, Reduced};
 
-use crate::group::{KINDS, alongside, is_end, join, on_threads, ring_group};
-use crate::work::{OPERATIONS, reduce};
+use crate::group::{KINDS, TRANSPORTS, alongside, is_end, join_over, on_threads, ring_group_over};
+use crate::work::OPERATIONS;
 
 #[test]
 fn an_abort_ends_a_waiting_operation_and_the_whole_group() {
@@ -91,8 +91,8 @@ fn a_member_that_leaves_after_the_last_operation_harms_nobody() {
 /// Aborting one rank in the middle of moving data, wherever that is, ends all of them.
 #[test]
 fn an_abort_in_the_middle_of_a_reduction_ends_it() {
-    for round in 0..10u8 {
-        let rings = ring_group(3);
+    for round in 0..20u8 {
+        let rings = ring_group_over(TRANSPORTS[usize::from(round % 2)], 3);
         let handle = rings[1].abort_handle();
         let (working, worked) = channel();
         let ends = alongside(
@@ -121,8 +121,9 @@ fn an_abort_in_the_middle_of_a_reduction_ends_it() {
     }
 }
 
-/// Set for the child process of the test below: the address of rank 0.
+/// Set for the child process of the test below: the address of rank 0, and how data travel.
 const CHILD: &str = "COLLECTIVE_TEST_RANK_0";
+const CHILD_TRANSPORT: &str = "COLLECTIVE_TEST_TRANSPORT";
 
 /// A process that is killed is seen at once, in the middle of a stream of operations.
 #[test]
@@ -130,41 +131,65 @@ fn a_killed_process_is_lost() {
     if let Ok(address) = std::env::var(CHILD) {
         return be_killed(address);
     }
-    let mut listener = Listener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().to_string();
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "abort::a_killed_process_is_lost"])
-        .env(CHILD, &address)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut child = KilledOnDrop(child);
-    let addresses = [address, "127.0.0.1:9".to_owned()];
-    let mut ring = join(&mut listener, &addresses, 1, 0).unwrap();
-    let (working, worked) = channel();
-    let error = alongside(
-        move || {
-            loop {
-                if let Err(error) = reduce(&mut ring, 4, 100_000) {
-                    return error;
+    // Ranks that reduce some kilobytes are mostly in a meeting, those that reduce megabytes mostly move data.
+    for (transport, elements) in
+        TRANSPORTS.into_iter().flat_map(|transport| [(transport, 2_000), (transport, 2_000_000)])
+    {
+        let mut listener = Listener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().to_string();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "abort::a_killed_process_is_lost"])
+            .env(CHILD, &address)
+            .env(CHILD_TRANSPORT, format!("{transport:?} {elements}"))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut child = KilledOnDrop(child);
+        let addresses = [address, "127.0.0.1:9".to_owned()];
+        let mut ring = join_over(transport, &mut listener, &addresses, 1, 0, &AbortHandle::new()).unwrap();
+        let (working, worked) = channel();
+        let error = alongside(
+            move || {
+                loop {
+                    if let Err(error) = reduce_ones(&mut ring, elements) {
+                        return error;
+                    }
+                    let _ = working.send(());
                 }
-                let _ = working.send(());
-            }
-        },
-        || {
-            worked.iter().take(3).for_each(drop);
-            child.0.kill().unwrap();
-        },
-    );
-    assert!(matches!(error, CollectiveError::PeerLost { rank: 1, .. }), "{error:?}");
+            },
+            || {
+                worked.iter().take(3).for_each(drop);
+                child.0.kill().unwrap();
+            },
+        );
+        assert!(matches!(error, CollectiveError::PeerLost { rank: 1, .. }), "{transport:?}: {error:?}");
+        drop(child);
+        assert_eq!(left_behind(), Vec::<String>::new(), "{transport:?}");
+    }
+}
+
+/// What lies in the folder of shared memory and looks like ours.
+fn left_behind() -> Vec<String> {
+    let Ok(files) = std::fs::read_dir("/dev/shm") else { return Vec::new() };
+    let names = files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.contains("phalanx") || name.contains("collective")).collect()
 }
 
 /// The killed process's part: it reduces until it dies.
 fn be_killed(rank_0: String) {
+    let choice = std::env::var(CHILD_TRANSPORT).unwrap();
+    let (transport, elements) = choice.split_once(' ').unwrap();
+    let transport = TRANSPORTS.into_iter().find(|known| format!("{known:?}") == transport).unwrap();
     let mut listener = Listener::bind("127.0.0.1:0").unwrap();
     let addresses = [rank_0, listener.local_addr().to_string()];
-    let mut ring = join(&mut listener, &addresses, 1, 1).unwrap();
-    while reduce(&mut ring, 4, 100_000).is_ok() {}
+    let mut ring = join_over(transport, &mut listener, &addresses, 1, 1, &AbortHandle::new()).unwrap();
+    while reduce_ones(&mut ring, elements.parse().unwrap()).is_ok() {}
+}
+
+/// A reduction that spends its time moving data.
+fn reduce_ones(ring: &mut Ring, elements: usize) -> Result<Reduced, CollectiveError> {
+    let rank = ring.rank();
+    ring.all_reduce(2, elements, vec![(rank..rank + 1, vec![1.0; elements])])
 }
 
 struct KilledOnDrop(Child);

@@ -43,7 +43,7 @@ proptest! {
         leaves in 1u32..40,
         cuts in proptest::collection::vec(0u32..40, 0..5),
         elements in 0usize..300,
-        kind in 0usize..2,
+        kind in 0usize..5,
     ) {
         let mut cuts: Vec<u32> = cuts.into_iter().map(|cut| cut.min(leaves)).chain([0, leaves]).collect();
         cuts.sort_unstable();

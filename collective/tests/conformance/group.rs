@@ -5,8 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use collective::faulty::Faulty;
-use collective::ring::{Listener, Membership, Ring, connect};
+use collective::ring::{Listener, Membership, Ring, Transport, connect_over};
 use collective::{AbortHandle, Collective, CollectiveError, local};
+
+use crate::buckets::Buckets;
 
 /// Nothing takes longer unless it hangs.
 pub(crate) const HANGS_AFTER: Duration = Duration::from_secs(20);
@@ -17,24 +19,60 @@ pub(crate) type Group = Vec<Box<dyn Collective>>;
 type Forming = fn(u32) -> Group;
 
 /// Every implementation that the contract is checked on.
-pub(crate) const KINDS: [(&str, Forming); 3] = [("local", local_group), ("ring", boxed_ring), ("faulty", faulty_group)];
+pub(crate) const KINDS: [(&str, Forming); 7] = [
+    ("local", local_group),
+    ("faulty", faulty_group),
+    ("ring by TCP", |world| boxed(ring_group_over(Transport::Tcp, world))),
+    ("ring in shared memory", |world| boxed(ring_group_over(Transport::SharedMemory, world))),
+    ("mixed ring", |world| boxed(mixed_group(world))),
+    ("background", |world| background(ring_group_over(Transport::SharedMemory, world), 1)),
+    ("background in buckets", |world| background(ring_group_over(Transport::Tcp, world), 3)),
+];
 
 pub(crate) fn local_group(world: u32) -> Group {
-    local::group(world).into_iter().map(|c| Box::new(c) as Box<dyn Collective>).collect()
+    boxed(local::group(world))
 }
 
 pub(crate) fn faulty_group(world: u32) -> Group {
-    local::group(world).into_iter().map(|c| Box::new(Faulty::new(c, [])) as Box<dyn Collective>).collect()
+    boxed(local::group(world).into_iter().map(|c| Faulty::new(c, [])).collect())
 }
 
-pub(crate) fn boxed_ring(world: u32) -> Group {
-    ring_group(world).into_iter().map(|c| Box::new(c) as Box<dyn Collective>).collect()
+fn boxed<C: Collective + 'static>(members: Vec<C>) -> Group {
+    members.into_iter().map(|member| Box::new(member) as Box<dyn Collective>).collect()
 }
+
+fn background(rings: Vec<Ring>, buckets: usize) -> Group {
+    boxed(rings.into_iter().map(|ring| Buckets::new(Box::new(ring), buckets)).collect())
+}
+
+/// The ways of a ring, each of them alone.
+pub(crate) const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::SharedMemory];
 
 pub(crate) fn ring_group(world: u32) -> Vec<Ring> {
-    let (mut listeners, addresses) = listeners(world);
-    let rings = form(&mut listeners, &addresses, 1);
-    rings.into_iter().map(|ring| ring.unwrap()).collect()
+    ring_group_over(Transport::Automatic, world)
+}
+
+pub(crate) fn ring_group_over(transport: Transport, world: u32) -> Vec<Ring> {
+    ring_group_of(&vec![transport; world as usize])
+}
+
+/// Every third rank shares no memory.
+pub(crate) fn mixed_group(world: u32) -> Vec<Ring> {
+    let transport = |rank| if rank % 3 == 1 { Transport::Tcp } else { Transport::Automatic };
+    ring_group_of(&(0..world).map(transport).collect::<Vec<_>>())
+}
+
+pub(crate) fn ring_group_of(transports: &[Transport]) -> Vec<Ring> {
+    let (mut listeners, addresses) = listeners(transports.len() as u32);
+    let addresses = &addresses;
+    thread::scope(|scope| {
+        let join = |((rank, listener), transport): ((u32, _), &Transport)| {
+            let transport = *transport;
+            scope.spawn(move || join_over(transport, listener, addresses, 1, rank, &AbortHandle::new()).unwrap())
+        };
+        let threads: Vec<_> = (0..).zip(&mut listeners).zip(transports).map(join).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 pub(crate) fn listeners(world: u32) -> (Vec<Listener>, Vec<String>) {
@@ -59,7 +97,19 @@ pub(crate) fn join_abortable(
     rank: u32,
     abort: &AbortHandle,
 ) -> Result<Ring, CollectiveError> {
-    connect(listener, Membership { group: "digits/0", generation, rank, addresses }, abort, HANGS_AFTER)
+    join_over(Transport::Automatic, listener, addresses, generation, rank, abort)
+}
+
+pub(crate) fn join_over(
+    transport: Transport,
+    listener: &mut Listener,
+    addresses: &[String],
+    generation: u64,
+    rank: u32,
+    abort: &AbortHandle,
+) -> Result<Ring, CollectiveError> {
+    let membership = Membership { group: "digits/0", generation, rank, addresses };
+    connect_over(transport, listener, membership, abort, HANGS_AFTER)
 }
 
 /// Forms one generation on all listeners at once.

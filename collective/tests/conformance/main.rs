@@ -4,14 +4,18 @@
 //!
 //! [`group`] forms the groups and runs their members, [`work`] is what the members do. Every implementation: results in
 //! [`exact`], failures in [`abort`], wrong calls in [`misuse`]. The wrapper for failures: [`faulty`]. The ring: how
-//! it forms in [`forming`], how it works in [`ring`].
+//! it forms in [`forming`], how it works in [`ring`], what goes through shared memory in [`shared`]. Work in the background:
+//! [`background`], and [`buckets`], which makes it a collective that the contract is checked on.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests may unwrap as the tests do")]
 
 mod abort;
+mod background;
+mod buckets;
 mod exact;
 mod faulty;
 mod forming;
 mod group;
 mod misuse;
 mod ring;
+mod shared;
 mod work;

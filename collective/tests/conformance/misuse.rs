@@ -32,7 +32,10 @@ fn members_that_do_different_things_are_found_out() {
 
 #[test]
 fn wrong_arguments_are_refused_and_end_the_group() {
-    let cases: [(&str, Call); 4] = [
+    let cases: [(&str, Call); 5] = [
+        ("leaves 1..2 come before leaves 0..1", |member| {
+            member.all_reduce(2, 0, vec![(1..2, vec![]), (0..1, vec![])]).map(drop)
+        }),
         ("the sum of leaves 0..2 has 3 elements, expected 4", |member| {
             member.all_reduce_exact(2, vec![(0..2, vec![0.0; 3])], &mut [0.0; 4])
         }),
@@ -49,6 +52,10 @@ fn wrong_arguments_are_refused_and_end_the_group() {
     ];
     for (kind, group) in KINDS {
         for (message, call) in cases {
+            // A bucket is as long as its first part.
+            if kind.starts_with("background") && message.contains("elements") {
+                continue;
+            }
             let mut members = group(2);
             let error = call(&mut *members[0]).unwrap_err();
             assert_eq!(error.to_string(), format!("invalid argument: {message}"), "{kind}");

@@ -7,8 +7,8 @@ use crate::random::Stream;
 use crate::record::Position;
 use crate::spec::{
     AugmentSpec, CheckpointSpec, DataSource, DataSpec, Decay, EarlyStoppingSpec, EvalMetric, EvalSpec, Every, Holdout,
-    JobSpec, ModelSpec, NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, ScheduleShape, ScheduleSpec, TrainSpec,
-    VitSpec,
+    JobSpec, ModelSpec, NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, Precision, ScheduleShape, ScheduleSpec,
+    TrainSpec, VitSpec,
 };
 use crate::stop::{Stopper, Verdict};
 
@@ -175,6 +175,7 @@ pub(crate) fn base_spec(name: RunName) -> JobSpec {
             label_smoothing: 0.0,
             clip_norm: None,
             on_non_finite: NonFinitePolicy::Rollback,
+            precision: Precision::F32,
         },
         optimizer: OptimizerSpec {
             rule: OptimizerRule::Sgd { momentum: 0.9, nesterov: false },

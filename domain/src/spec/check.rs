@@ -132,7 +132,8 @@ fn check_vit(vit: &VitSpec, wrong: &mut Wrong) {
 }
 
 fn check_train(train: &TrainSpec, workers: u32, wrong: &mut Wrong) {
-    let TrainSpec { length, global_batch, micro_batches, label_smoothing, clip_norm, on_non_finite: _ } = train;
+    let TrainSpec { length, global_batch, micro_batches, label_smoothing, clip_norm, on_non_finite: _, precision: _ } =
+        train;
     match length {
         Length::Epochs(n) => {
             wrong.unless(in_range(*n, EPOCHS_MAX), || format!("train.epochs ({n}) must be 1 to {EPOCHS_MAX}"));

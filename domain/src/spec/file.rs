@@ -17,8 +17,8 @@ pub use self::problem::{PROBLEMS_MAX, Problem, Problems};
 use self::section::{Collector, Interval, Section, Value};
 use super::{
     AugmentSpec, CheckpointSpec, DataSource, DataSpec, Decay, EarlyStoppingSpec, EvalMetric, EvalSpec, Every, Holdout,
-    JobSpec, ModelSpec, NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, ScheduleShape, ScheduleSpec, TrainSpec,
-    VitSpec,
+    JobSpec, ModelSpec, NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, Precision, ScheduleShape, ScheduleSpec,
+    TrainSpec, VitSpec,
 };
 use crate::batch::Length;
 use crate::ids::{RUN_NAME_BYTES_MAX, RunName, RunNameError};
@@ -354,6 +354,8 @@ fn read_train(train: &Section<'_>, workers: Option<u32>) -> Option<TrainSpec> {
             ("rollback", NonFinitePolicy::Rollback),
         ])
     });
+    let precision =
+        train.or("precision", Precision::F32, |v| v.choice(&[("f32", Precision::F32), ("bf16", Precision::Bf16)]));
     if let (Some(global_batch), Some(micro_batches), Some(workers)) = (global_batch, micro_batches, workers) {
         check_portions(train, global_batch, micro_batches, workers);
     }
@@ -365,6 +367,7 @@ fn read_train(train: &Section<'_>, workers: Option<u32>) -> Option<TrainSpec> {
         label_smoothing: label_smoothing?,
         clip_norm: clip_norm?,
         on_non_finite: on_non_finite?,
+        precision: precision?,
     })
 }
 

@@ -169,6 +169,20 @@ pub struct TrainSpec {
     pub clip_norm: Option<f32>,
     /// What happens when loss or gradient is not finite.
     pub on_non_finite: NonFinitePolicy,
+    /// In which format numbers enter matrix products.
+    #[serde(default)]
+    pub precision: Precision,
+}
+
+/// In which format numbers enter matrix products. Weights, moments, sums and everything else are `f32` always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to `bf16`: faster where the processor has instructions for it.
+    Bf16,
 }
 
 /// What happens when a step's loss or gradient is not finite.

@@ -1,37 +1,27 @@
-//! The sum of two tensors of the same shape.
+use candle_core::{Result, Tensor, TensorId, bail};
+use kernels::elementwise;
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use super::tape::{Gradients, Operator, Shared, Tape};
+use super::values::{Values, tensor_of};
 
-use super::tape::{Tape, sum_of_values};
-use super::values::row_major;
-
-/// `a + b`, element by element.
-pub(crate) fn add(tape: &Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    tape.apply2(Add, [a, b])
+/// `a + b`, element by element: a residual connection.
+pub fn add(tape: &Tape<'_>, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if a.dims() != b.dims() {
+        bail!("cannot add shapes {:?} and {:?}", a.dims(), b.dims())
+    }
+    tape.run("add", 0, &[a, b], |keep| {
+        let (left, right) = (Values::of(a), Values::of(b));
+        let sum = tensor_of(elementwise::add(&left.rows()?, &right.rows()?), a.shape())?;
+        Ok((sum, keep.then(|| Add(a.id(), b.id()))))
+    })
 }
 
-struct Add;
+struct Add(TensorId, TensorId);
 
-impl CustomOp2 for Add {
-    fn name(&self) -> &'static str {
-        "add"
-    }
-
-    fn cpu_fwd(
-        &self,
-        a: &CpuStorage,
-        a_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        if a_layout.shape() != b_layout.shape() {
-            bail!("cannot add shapes {:?} and {:?}", a_layout.dims(), b_layout.dims())
-        }
-        let sums = sum_of_values(&row_major(a, a_layout)?, &row_major(b, b_layout)?);
-        Ok((CpuStorage::F32(sums), a_layout.shape().clone()))
-    }
-
-    fn bwd(&self, _a: &Tensor, _b: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(grad.clone()), Some(grad.clone())))
+impl Operator for Add {
+    fn backward(self: Box<Self>, gradient: Shared, to: &mut Gradients<'_>) -> Result<()> {
+        to.share(self.0, gradient.clone());
+        to.share(self.1, gradient);
+        Ok(())
     }
 }

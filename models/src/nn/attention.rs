@@ -1,171 +1,232 @@
 //! Multi-head scaled dot-product attention (Vaswani et al. 2017), all heads in one operator: the heads are read where
-//! they stand, so that nothing is transposed or copied.
+//! they stand, so that nothing is transposed or copied, and probabilities are made again on the way back instead of kept.
 
-use std::sync::OnceLock;
+use candle_core::{Result, Tensor, TensorId, bail};
+use kernels::attention::{self, Gradients as Into, Heads, HeadsMut, Mask, Sizes};
+use kernels::fresh;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use super::dropout::Dropped;
+use super::tape::{Gradients, Operator, Shared, Tape};
+use super::values::{Values, tensor_of};
 
-use super::math::{dot, softmax_row, vectorised};
-use super::matrix::{Matrix, MatrixMut, multiply};
-use super::parallel::{pieces2, pieces4};
-use super::tape::Tape;
-use super::values::{Values, row_major, tensor_of};
+/// Which keys a query sees, and what is added to the scores.
+#[derive(Clone, Default)]
+pub struct Pattern {
+    /// Query `i` sees the keys up to `i + keys - queries`.
+    pub causal: bool,
+    /// For each sample and key whether it may be seen: false for padding.
+    pub keys: Option<Vec<bool>>,
+    /// Added to the scaled scores: `[heads, queries, keys]`.
+    pub bias: Option<Tensor>,
+    /// Which blocks of queries see which blocks of keys.
+    pub blocks: Option<Blocks>,
+    /// Which probabilities are dropped: [`Dropout::at`](super::Dropout::at) the place of the layer.
+    pub dropout: Option<Dropped>,
+}
 
-/// `softmax(q k^T / sqrt(width of a head)) v` for each of `heads` heads; all tensors are `[samples, tokens, dim]`, head
-/// `h` being columns `h * dim / heads` and following.
-pub(crate) fn attention(tape: &Tape, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    tape.apply3(Attention { heads, probabilities: OnceLock::new() }, [q, k, v])
+/// A pattern of blocks, such as that of a sparse Transformer (Child et al. 2019).
+#[derive(Clone)]
+pub struct Blocks {
+    /// Queries, and keys, of a block.
+    pub size: usize,
+    /// `[blocks of queries, blocks of keys]`.
+    pub seen: Vec<bool>,
+}
+
+/// `softmax(q k^T / sqrt(width of a head)) v` for each of `heads` heads. `qkv` is `[samples, tokens, 3 * dim]`: queries,
+/// keys and values of a token next to each other, head `h` being the columns from `h * dim / heads` on. Gives `[samples,
+/// tokens, dim]`.
+pub fn self_attention(tape: &Tape<'_>, qkv: &Tensor, heads: usize, pattern: Pattern) -> Result<Tensor> {
+    let (samples, tokens, width) = qkv.dims3()?;
+    if heads == 0 || !width.is_multiple_of(3 * heads) {
+        bail!("{heads} heads do not divide queries, keys and values of {width}")
+    }
+    let dim = width / 3;
+    let sizes = Sizes { samples, queries: tokens, keys: tokens, heads, head_dim: dim / heads };
+    check(&pattern, sizes)?;
+    run(tape, Sources::Together(qkv.clone()), sizes, pattern)
+}
+
+/// The same with queries `[samples, queries, dim]` and other tokens' keys and values `[samples, keys, dim]`.
+pub fn cross_attention(
+    tape: &Tape<'_>,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    pattern: Pattern,
+) -> Result<Tensor> {
+    let (samples, queries, dim) = q.dims3()?;
+    let (_, keys, _) = k.dims3()?;
+    if k.dims() != [samples, keys, dim] || v.dims() != k.dims() || heads == 0 || !dim.is_multiple_of(heads) {
+        bail!("attention of {heads} heads does not fit {:?}, {:?} and {:?}", q.dims(), k.dims(), v.dims())
+    }
+    let sizes = Sizes { samples, queries, keys, heads, head_dim: dim / heads };
+    check(&pattern, sizes)?;
+    run(tape, Sources::Apart([q, k, v].map(Tensor::clone)), sizes, pattern)
+}
+
+fn check(pattern: &Pattern, sizes: Sizes) -> Result<()> {
+    let Sizes { samples, queries, keys, heads, .. } = sizes;
+    if let Some(dropped) = pattern.dropout {
+        dropped.check()?;
+    }
+    let keys_fit = pattern.keys.as_ref().is_none_or(|seen| seen.len() == samples * keys);
+    let bias_fits = pattern.bias.as_ref().is_none_or(|bias| bias.dims() == [heads, queries, keys]);
+    let blocks_fit = pattern.blocks.as_ref().is_none_or(|Blocks { size, seen }| {
+        *size > 0 && seen.len() == queries.div_ceil(*size) * keys.div_ceil(*size)
+    });
+    if !keys_fit || !bias_fits || !blocks_fit {
+        bail!("a pattern does not fit {samples} samples of {queries} queries and {keys} keys")
+    }
+    Ok(())
+}
+
+/// Where queries, keys and values are.
+enum Sources {
+    Together(Tensor),
+    Apart([Tensor; 3]),
+}
+
+impl Sources {
+    fn tensors(&self) -> Vec<&Tensor> {
+        match self {
+            Sources::Together(qkv) => vec![qkv],
+            Sources::Apart(all) => all.iter().collect(),
+        }
+    }
+
+    /// Calls `work` with queries, keys and values.
+    fn with<R>(&self, sizes: Sizes, work: impl FnOnce([Heads<'_>; 3]) -> R) -> Result<R> {
+        let values: Vec<Values<'_>> = self.tensors().into_iter().map(Values::of).collect();
+        let rows: Vec<_> = values.iter().map(Values::rows).collect::<Result<_>>()?;
+        let dim = sizes.heads * sizes.head_dim;
+        Ok(match &rows[..] {
+            [qkv] => work(Heads::thirds(qkv, sizes.queries, dim)),
+            [q, k, v] => work([
+                Heads::dense(q, sizes.queries, dim),
+                Heads::dense(k, sizes.keys, dim),
+                Heads::dense(v, sizes.keys, dim),
+            ]),
+            _ => unreachable!("one tensor or three"),
+        })
+    }
+}
+
+fn run(tape: &Tape<'_>, sources: Sources, sizes: Sizes, pattern: Pattern) -> Result<Tensor> {
+    let Sizes { samples, queries, keys, heads, head_dim } = sizes;
+    let operations = 4 * (samples * heads * queries * keys * head_dim) as u64 / if pattern.causal { 2 } else { 1 };
+    let operator = Attention { sources, sizes, pattern, forward: None };
+    let mut inputs: Vec<Tensor> = operator.sources.tensors().into_iter().cloned().collect();
+    inputs.extend(operator.pattern.bias.clone());
+    tape.run("attention", operations, &inputs.iter().collect::<Vec<_>>(), |keep| {
+        let mut operator = operator;
+        let attention::Forward { out, log_sums } = operator.with_mask(|mask| {
+            operator.sources.with(sizes, |[q, k, v]| {
+                attention::forward(sizes, operator.scale(), q, k, v, mask, tape.precision())
+            })
+        })??;
+        let out = tensor_of(out, (samples, queries, heads * head_dim))?;
+        operator.forward = Some((out.clone(), log_sums));
+        Ok((out, keep.then_some(operator)))
+    })
 }
 
 struct Attention {
-    heads: usize,
-    /// `[samples, heads, tokens, tokens]`, kept for the backward pass.
-    probabilities: OnceLock<Vec<f32>>,
-}
-
-/// The sizes of one call.
-#[derive(Clone, Copy)]
-struct Sizes {
-    tokens: usize,
-    dim: usize,
-    heads: usize,
-}
-
-impl Sizes {
-    fn head_dim(self) -> usize {
-        self.dim / self.heads
-    }
-
-    /// Values of a sample.
-    fn sample(self) -> usize {
-        self.tokens * self.dim
-    }
-
-    /// Probabilities of a head.
-    fn square(self) -> usize {
-        self.tokens * self.tokens
-    }
-
-    fn scale(self) -> f32 {
-        1.0 / (self.head_dim() as f32).sqrt()
-    }
-
-    /// Head `head` of a sample's `[tokens, dim]`.
-    fn head(self, sample: &[f32], head: usize) -> Matrix<'_> {
-        Matrix {
-            values: &sample[head * self.head_dim()..],
-            rows: self.tokens,
-            columns: self.head_dim(),
-            row_stride: self.dim,
-            column_stride: 1,
-        }
-    }
-
-    fn head_mut(self, sample: &mut [f32], head: usize) -> MatrixMut<'_> {
-        MatrixMut {
-            values: &mut sample[head * self.head_dim()..],
-            rows: self.tokens,
-            columns: self.head_dim(),
-            row_stride: self.dim,
-        }
-    }
+    sources: Sources,
+    sizes: Sizes,
+    pattern: Pattern,
+    /// The output, and the logarithm of the sum of exponentials of every query's scores.
+    forward: Option<(Tensor, Vec<f32>)>,
 }
 
 impl Attention {
-    fn sizes(&self, q: &Layout, k: &Layout, v: &Layout) -> Result<Sizes> {
-        let (_, tokens, dim) = q.shape().dims3()?;
-        if q.dims() != k.dims() || q.dims() != v.dims() || !dim.is_multiple_of(self.heads) {
-            bail!("attention needs equal shapes and a width that {} heads divide, got {q:?}, {k:?}, {v:?}", self.heads)
-        }
-        Ok(Sizes { tokens, dim, heads: self.heads })
+    fn scale(&self) -> f32 {
+        1.0 / (self.sizes.head_dim as f32).sqrt()
+    }
+
+    fn with_mask<R>(&self, work: impl FnOnce(Mask<'_>) -> R) -> Result<R> {
+        let bias = self.pattern.bias.as_ref().map(Values::of);
+        let bias_rows = bias.as_ref().map(Values::rows).transpose()?;
+        let blocks = self.pattern.blocks.as_ref().map(|Blocks { size, seen }| attention::Blocks { size: *size, seen });
+        let dropped = |Dropped { probability, key }| attention::Dropout { probability, key };
+        Ok(work(Mask {
+            causal: self.pattern.causal,
+            keys: self.pattern.keys.as_deref(),
+            bias: bias_rows.as_deref(),
+            blocks,
+            dropout: self.pattern.dropout.map(dropped),
+        }))
+    }
+
+    /// The gradients of queries, keys and values, as one tensor or three, and of the bias.
+    fn gradients(&self, gradient: &[f32], to: &Gradients<'_>) -> Result<(Vec<Vec<f32>>, Option<Vec<f32>>)> {
+        let sizes = self.sizes;
+        let dim = sizes.heads * sizes.head_dim;
+        let (out, log_sums) = self.forward.as_ref().expect("an operator is recorded after its forward pass");
+        let out = Values::of(out);
+        let out = out.rows()?;
+        let mut of_bias = self
+            .pattern
+            .bias
+            .as_ref()
+            .filter(|bias| to.wants(bias.id()))
+            .map(|bias| vec![0.0; bias.elem_count()]);
+        let precision = to.precision();
+        let backward = |q: HeadsMut<'_>, k: HeadsMut<'_>, v: HeadsMut<'_>, bias: Option<&mut [f32]>| {
+            self.with_mask(|mask| {
+                self.sources.with(sizes, |[query, key, value]| {
+                    let into = Into { q, k, v, bias };
+                    let saved = (&out[..], &log_sums[..]);
+                    attention::backward(sizes, self.scale(), query, key, value, mask, saved, gradient, into, precision);
+                })
+            })?
+        };
+        let of_sources = match &self.sources {
+            Sources::Together(qkv) => {
+                let mut result = Ok(());
+                // SAFETY: the heads of queries, keys and values are all columns of it, and all of them are written.
+                let of_qkv = unsafe {
+                    fresh::written(qkv.elem_count(), |values| {
+                        let [q, k, v] = HeadsMut::thirds(values, sizes.queries, dim);
+                        result = backward(q, k, v, of_bias.as_deref_mut());
+                    })
+                };
+                result?;
+                vec![of_qkv]
+            }
+            Sources::Apart([q, k, v]) => {
+                let mut of_v = Vec::new();
+                let mut of_k = Vec::new();
+                let mut result = Ok(());
+                // SAFETY: the heads of the queries are all columns of it, and all of them are written; so for keys and values.
+                let of_q = unsafe {
+                    fresh::written(q.elem_count(), |q| {
+                        of_k = fresh::written(k.elem_count(), |k| {
+                            of_v = fresh::written(v.elem_count(), |v| {
+                                let (q, k) = (HeadsMut::dense(q, sizes.queries, dim), HeadsMut::dense(k, sizes.keys, dim));
+                                let v = HeadsMut::dense(v, sizes.keys, dim);
+                                result = backward(q, k, v, of_bias.as_deref_mut());
+                            });
+                        });
+                    })
+                };
+                result?;
+                vec![of_q, of_k, of_v]
+            }
+        };
+        Ok((of_sources, of_bias))
     }
 }
 
-impl CustomOp3 for Attention {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let sizes = self.sizes(q_layout, k_layout, v_layout)?;
-        let (q, k, v) = (row_major(q, q_layout)?, row_major(k, k_layout)?, row_major(v, v_layout)?);
-        let samples = q.len() / sizes.sample();
-        let mut out = vec![0.0; q.len()];
-        let mut probabilities = vec![0.0; samples * sizes.heads * sizes.square()];
-        let per_sample = ((&mut out[..], sizes.sample()), (&mut probabilities[..], sizes.heads * sizes.square()));
-        pieces2(per_sample.0, per_sample.1, |i, out, probabilities| {
-            let here = i * sizes.sample()..(i + 1) * sizes.sample();
-            let (q, k, v) = (&q[here.clone()], &k[here.clone()], &v[here]);
-            for (head, p) in probabilities.chunks_exact_mut(sizes.square()).enumerate() {
-                let keys = sizes.head(k, head).transposed();
-                multiply(MatrixMut::dense(p, sizes.tokens), sizes.scale(), sizes.head(q, head), keys);
-                vectorised(|| {
-                    for row in p.chunks_exact_mut(sizes.tokens) {
-                        softmax_row(row);
-                    }
-                });
-                multiply(sizes.head_mut(out, head), 1.0, Matrix::dense(p, sizes.tokens), sizes.head(v, head));
-            }
-        });
-        self.probabilities.set(probabilities).expect("an operator runs forward once");
-        Ok((CpuStorage::F32(out), q_layout.shape().clone()))
-    }
-
-    /// With `p` the probabilities and `dp = grad v^T`: `dv = p^T grad`, `ds = p * (dp - rowsum(p * dp))`,
-    /// `dq = ds k / sqrt(d)`, `dk = ds^T q / sqrt(d)`.
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        _out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let sizes = self.sizes(q.layout(), k.layout(), v.layout())?;
-        let [q_values, k_values, v_values, grad_values] = [q, k, v, grad].map(Values::of);
-        let (q_rows, k_rows, v_rows, grad_rows) =
-            (q_values.rows()?, k_values.rows()?, v_values.rows()?, grad_values.rows()?);
-        let probabilities = self.probabilities.get().expect("forward ran");
-        let mut q_grad = vec![0.0; q_rows.len()];
-        let mut k_grad = vec![0.0; q_rows.len()];
-        let mut v_grad = vec![0.0; q_rows.len()];
-        let samples = q_rows.len() / sizes.sample();
-        // One square of scratch per sample, since samples run side by side.
-        let mut scratch = vec![0.0; samples * sizes.square()];
-        let out = [&mut q_grad[..], &mut k_grad[..], &mut v_grad[..], &mut scratch[..]];
-        let piece_sizes = [sizes.sample(), sizes.sample(), sizes.sample(), sizes.square()];
-        pieces4(out, piece_sizes, |i, [q_grad, k_grad, v_grad, ds]| {
-            let here = i * sizes.sample()..(i + 1) * sizes.sample();
-            let [q, k, v, grad] = [&q_rows, &k_rows, &v_rows, &grad_rows].map(|rows| &rows[here.clone()]);
-            let probabilities = &probabilities[i * sizes.heads * sizes.square()..];
-            for (head, p) in probabilities.chunks_exact(sizes.square()).take(sizes.heads).enumerate() {
-                let p_matrix = Matrix::dense(p, sizes.tokens);
-                let grad = sizes.head(grad, head);
-                multiply(sizes.head_mut(v_grad, head), 1.0, p_matrix.transposed(), grad);
-                multiply(MatrixMut::dense(ds, sizes.tokens), 1.0, grad, sizes.head(v, head).transposed());
-                vectorised(|| {
-                    for (ds, p) in ds.chunks_exact_mut(sizes.tokens).zip(p.chunks_exact(sizes.tokens)) {
-                        let mean = dot(ds, p);
-                        ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean));
-                    }
-                });
-                let ds = Matrix::dense(ds, sizes.tokens);
-                multiply(sizes.head_mut(q_grad, head), sizes.scale(), ds, sizes.head(k, head));
-                multiply(sizes.head_mut(k_grad, head), sizes.scale(), ds.transposed(), sizes.head(q, head));
-            }
-        });
-        Ok((
-            Some(tensor_of(q_grad, q.shape())?),
-            Some(tensor_of(k_grad, k.shape())?),
-            Some(tensor_of(v_grad, v.shape())?),
-        ))
+impl Operator for Attention {
+    fn backward(self: Box<Self>, gradient: Shared, to: &mut Gradients<'_>) -> Result<()> {
+        let (of_sources, of_bias) = self.gradients(&gradient, to)?;
+        let ids: Vec<TensorId> = self.sources.tensors().into_iter().map(Tensor::id).collect();
+        ids.into_iter().zip(of_sources).for_each(|(id, gradient)| to.add(id, gradient));
+        if let (Some(bias), Some(gradient)) = (&self.pattern.bias, of_bias) {
+            to.add(bias.id(), gradient);
+        }
+        Ok(())
     }
 }

@@ -1,89 +1,82 @@
 //! Dropout (Srivastava et al. 2014) whose mask is a pure function of where it stands, so that it is never stored: the
 //! backward pass makes it again.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor, TensorId, bail};
 use domain::random::{Purpose, Stream, name_coordinate};
 
-use super::math::vectorised;
-use super::parallel::pieces;
-use super::tape::Tape;
-use super::values::{Values, row_major, tensor_of};
+use super::tape::{Gradients, Operator, Shared, Tape};
+use super::values::{Values, tensor_of};
 
 /// The dropout of one micro-batch: which share to drop, and the key of its masks. None at all for an evaluation.
 #[derive(Clone, Copy)]
-pub(crate) enum Dropout {
+pub enum Dropout {
+    /// Nothing is dropped.
     Off,
-    On { probability: f32, seed: u64, step: u64, micro_batch: u32 },
+    /// A share of all elements is.
+    On {
+        /// The share, in [0, 1).
+        probability: f32,
+        /// The run's seed.
+        seed: u64,
+        /// The step, counted from 0.
+        step: u64,
+        /// The micro-batch of the step.
+        micro_batch: u32,
+    },
+}
+
+impl Dropout {
+    /// Which elements are dropped at the place named `layer`, if any are.
+    pub fn at(self, layer: &str) -> Option<Dropped> {
+        match self {
+            Dropout::On { probability, seed, step, micro_batch } if probability > 0.0 => {
+                let coordinates = [step, u64::from(micro_batch), name_coordinate(layer)];
+                Some(Dropped { probability, key: Stream::new(seed, Purpose::Dropout, &coordinates).next_u64() })
+            }
+            Dropout::On { .. } | Dropout::Off => None,
+        }
+    }
+}
+
+/// Which elements are dropped at one place: a pure function of where they stand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropped {
+    pub(super) probability: f32,
+    pub(super) key: u64,
+}
+
+impl Dropped {
+    pub(super) fn check(self) -> Result<()> {
+        match self.probability {
+            0.0..1.0 => Ok(()),
+            share => bail!("a share of {share} cannot be dropped: it must be below 1"),
+        }
+    }
 }
 
 /// Sets every element of `x` to 0 with the given probability and scales the others up to keep the mean. `layer` names
 /// the place; the same place gives the same mask.
-pub(crate) fn dropout(tape: &Tape, x: Tensor, dropout: Dropout, layer: &str) -> Result<Tensor> {
-    match dropout {
-        Dropout::On { probability, seed, step, micro_batch } if probability > 0.0 => {
-            let coordinates = [step, u64::from(micro_batch), name_coordinate(layer)];
-            let key = Stream::new(seed, Purpose::Dropout, &coordinates).next_u64();
-            tape.apply1(Mask { key, probability }, &x)
-        }
-        Dropout::On { .. } | Dropout::Off => Ok(x),
-    }
+pub fn dropout(tape: &Tape<'_>, x: Tensor, dropout: Dropout, layer: &str) -> Result<Tensor> {
+    let Some(dropped) = dropout.at(layer) else { return Ok(x) };
+    dropped.check()?;
+    tape.run("dropout", 0, &[&x], |keep| {
+        let values = Values::of(&x).rows()?.into_owned();
+        let y = tensor_of(kernels::dropout::apply(values, dropped.probability, dropped.key), x.shape())?;
+        Ok((y, keep.then(|| Mask { dropped, x: x.id() })))
+    })
 }
 
 struct Mask {
-    key: u64,
-    probability: f32,
+    dropped: Dropped,
+    x: TensorId,
 }
 
-/// Values that one thread computes at a time; even, since a random number serves two.
-const PIECE: usize = 4096;
-
-impl Mask {
-    /// Writes `x` with this mask applied. The linear operator is its own gradient.
-    fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let scale = 1.0 / (1.0 - self.probability);
-        // An element is dropped if 32 random bits are below this.
-        let threshold = (f64::from(self.probability) * f64::from(u32::MAX)) as u32;
-        let keep = |bits: u32, x: f32| if bits < threshold { 0.0 } else { x * scale };
-        let mut y = vec![0.0; x.len()];
-        pieces(&mut y, PIECE, |i, y| {
-            let first = (i * PIECE / 2) as u64;
-            let x = &x[i * PIECE..][..y.len()];
-            vectorised(|| {
-                let ((pairs_y, rest_y), (pairs_x, rest_x)) = (y.as_chunks_mut::<2>(), x.as_chunks::<2>());
-                for (counter, (y, x)) in (first..).zip(pairs_y.iter_mut().zip(pairs_x)) {
-                    let bits = random_bits(self.key, counter);
-                    *y = [keep(bits as u32, x[0]), keep((bits >> 32) as u32, x[1])];
-                }
-                if let ([y], [x]) = (rest_y, rest_x) {
-                    *y = keep(random_bits(self.key, first + pairs_x.len() as u64) as u32, *x);
-                }
-            });
-        });
-        y
-    }
-}
-
-/// Number `counter` of SplitMix64 (Steele, Lea and Flood 2014) seeded with `key`: any of them costs the same.
-#[inline(always)]
-fn random_bits(key: u64, counter: u64) -> u64 {
-    let mut z = key.wrapping_add((counter + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-impl CustomOp1 for Mask {
-    fn name(&self) -> &'static str {
-        "dropout"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(self.apply(&row_major(x, layout)?)), layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = Values::of(grad);
-        Ok(Some(tensor_of(self.apply(&grad.rows()?), x.shape())?))
+impl Operator for Mask {
+    /// The linear operator is its own gradient.
+    fn backward(self: Box<Self>, gradient: Shared, to: &mut Gradients<'_>) -> Result<()> {
+        let Dropped { probability, key } = self.dropped;
+        to.add(self.x, kernels::dropout::apply(gradient.into_vec(), probability, key));
+        Ok(())
     }
 }
 
@@ -91,6 +84,10 @@ impl CustomOp1 for Mask {
 mod tests {
     use super::*;
     use candle_core::{DType, Device};
+    use kernels::gemm::Precision;
+    use std::sync::Arc;
+
+    use crate::{Declaration, Gradient, Layout, Parameters, Role};
 
     const SHAPE: (usize, usize) = (301, 333);
 
@@ -100,7 +97,8 @@ mod tests {
 
     fn mask(place: Dropout, layer: &str) -> Vec<f32> {
         let ones = Tensor::ones(SHAPE, DType::F32, &Device::Cpu).unwrap();
-        dropout(&Tape::off(), ones, place, layer).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        let tape = Tape::evaluation(Precision::F32);
+        dropout(&tape, ones, place, layer).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
     #[test]
@@ -134,18 +132,20 @@ mod tests {
     #[test]
     fn the_backward_pass_makes_the_same_mask_again() {
         let ones = Tensor::ones(SHAPE, DType::F32, &Device::Cpu).unwrap();
-        let tape = Tape::on();
-        let y = dropout(&tape, ones.clone(), at(0.3, 1, 2, 3), "layer").unwrap();
-        let gradients = tape.backward(&y, ones.copy().unwrap()).unwrap();
-        let gradient: Vec<f32> = gradients.get(&ones).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        assert_eq!(gradient, mask(at(0.3, 1, 2, 3), "layer"));
+        let declaration = Declaration { name: "x".to_owned(), shape: ones.dims().to_vec(), role: Role::Matrix };
+        let parameters = Parameters::new(Arc::new(Layout::of(vec![declaration])), vec![ones.clone()]).unwrap();
+        let tape = Tape::training(&parameters, Precision::F32);
+        let y = dropout(&tape, ones, at(0.3, 1, 2, 3), "layer").unwrap();
+        let mut gradient = Gradient::default();
+        tape.backward(&y, vec![1.0; y.elem_count()], &mut gradient).unwrap();
+        assert_eq!(gradient.flat(parameters.layout()), mask(at(0.3, 1, 2, 3), "layer"));
     }
 
     #[test]
     fn without_dropout_nothing_happens() {
         let x = Tensor::ones(SHAPE, DType::F32, &Device::Cpu).unwrap();
         for off in [Dropout::Off, at(0.0, 1, 2, 3)] {
-            assert_eq!(dropout(&Tape::on(), x.clone(), off, "layer").unwrap().id(), x.id());
+            assert_eq!(dropout(&Tape::evaluation(Precision::F32), x.clone(), off, "layer").unwrap().id(), x.id());
         }
     }
 }

@@ -1,19 +1,25 @@
-//! From an image to tokens: cut into patches, and add what was learned about places.
+//! From an image or a text to tokens: cut into patches, look words up, and add what was learned about places.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Tensor, TensorId, bail};
+use kernels::{embedding, threads::pieces};
 
-use super::parallel::{pieces, sum_over_rows};
-use super::tape::Tape;
-use super::values::{Values, row_major, tensor_of};
+use super::tape::{Gradients, Operator, Shared, Tape};
+use super::values::{Values, tensor_of};
 
 /// Cuts images `[samples, channels, height, width]` into squares of side `patch`: `[samples, rows * columns, channels *
 /// patch * patch]`, patches row by row, and inside a patch in the order of a convolution kernel `[channels, patch,
 /// patch]`. A convolution with stride `patch` is then one matrix product.
-pub(crate) fn patches(images: &[f32], shape: [usize; 4], patch: usize) -> Result<Tensor> {
+pub fn patches(images: &[f32], shape: [usize; 4], patch: usize) -> Result<Tensor> {
     let [samples, channels, height, width] = shape;
+    if images.is_empty() || images.len() != shape.iter().product::<usize>() {
+        bail!("{} values are not images {shape:?}", images.len())
+    }
+    if patch == 0 || !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
+        bail!("patches of {patch} do not divide images {shape:?}")
+    }
     let (rows, columns) = (height / patch, width / patch);
     let mut out = vec![0.0; images.len()];
-    pieces(&mut out, (channels * height * width).max(1), |sample, out| {
+    pieces(&mut out, (channels * height * width).max(1), |sample, out: &mut [f32]| {
         let image = &images[sample * channels * height * width..];
         for (at, patch_out) in out.chunks_exact_mut(channels * patch * patch).enumerate() {
             let (top, left) = (at / columns * patch, at % columns * patch);
@@ -28,110 +34,86 @@ pub(crate) fn patches(images: &[f32], shape: [usize; 4], patch: usize) -> Result
 
 /// Adds `positions` `[1, tokens, dim]` to `x` `[samples, patches, dim]`, after putting `class_token` `[1, 1, dim]`
 /// before the patches if there is one.
-pub(crate) fn embed(tape: &Tape, x: &Tensor, class_token: Option<&Tensor>, positions: &Tensor) -> Result<Tensor> {
-    match class_token {
-        Some(class_token) => tape.apply3(Embed { extra: 1 }, [x, class_token, positions]),
-        None => tape.apply2(Embed { extra: 0 }, [x, positions]),
+pub fn embed(tape: &Tape<'_>, x: &Tensor, class_token: Option<&Tensor>, positions: &Tensor) -> Result<Tensor> {
+    let (samples, patches, dim) = x.dims3()?;
+    let extra = usize::from(class_token.is_some());
+    let tokens = patches + extra;
+    if positions.elem_count() != tokens * dim || class_token.is_some_and(|token| token.elem_count() != dim) {
+        bail!("{} positions do not fit {tokens} tokens of {dim}", positions.elem_count())
     }
+    let inputs: Vec<&Tensor> = [x, positions].into_iter().chain(class_token).collect();
+    tape.run("embed", 0, &inputs, |keep| {
+        let [x_values, position_values] = [x, positions].map(Values::of);
+        let (x_rows, position_rows) = (x_values.rows()?, position_values.rows()?);
+        let class_values = class_token.map(Values::of);
+        let class_rows = class_values.as_ref().map(Values::rows).transpose()?;
+        let mut y = vec![0.0; samples * tokens * dim];
+        pieces(&mut y, (tokens * dim).max(1), |sample, y: &mut [f32]| {
+            let source = class_rows.as_deref().unwrap_or_default().iter().chain(&x_rows[sample * patches * dim..]);
+            y.iter_mut().zip(source).zip(&*position_rows).for_each(|((y, x), position)| *y = x + position);
+        });
+        let operator =
+            || Embed { x: x.id(), class_token: class_token.map(Tensor::id), positions: positions.id(), samples, patches, dim };
+        Ok((tensor_of(y, (samples, tokens, dim))?, keep.then(operator)))
+    })
 }
 
 struct Embed {
-    /// Tokens put before the patches.
-    extra: usize,
+    x: TensorId,
+    class_token: Option<TensorId>,
+    positions: TensorId,
+    samples: usize,
+    patches: usize,
+    dim: usize,
 }
 
-impl Embed {
-    fn forward(&self, x: &[f32], shape: &Shape, class_token: &[f32], positions: &[f32]) -> Result<(CpuStorage, Shape)> {
-        let (samples, patches, dim) = shape.dims3()?;
-        let tokens = patches + self.extra;
-        if positions.len() != tokens * dim || class_token.len() != self.extra * dim {
-            bail!("{} positions do not fit {tokens} tokens of {dim}", positions.len())
+impl Operator for Embed {
+    fn backward(self: Box<Self>, gradient: Shared, to: &mut Gradients<'_>) -> Result<()> {
+        let Self { x, class_token, positions, samples, patches, dim } = *self;
+        let extra = usize::from(class_token.is_some());
+        let width = (patches + extra) * dim;
+        let mut of_positions = vec![0.0; width];
+        kernels::elementwise::sum_rows(&gradient, width, &mut of_positions, kernels::fresh::Write::Overwrite);
+        if let Some(token) = class_token {
+            to.add(token, of_positions[..dim].to_vec());
         }
-        let mut y = vec![0.0; samples * tokens * dim];
-        pieces(&mut y, tokens * dim, |sample, y| {
-            let source = class_token.iter().chain(&x[sample * patches * dim..]);
-            y.iter_mut().zip(source).zip(positions).for_each(|((y, x), position)| *y = x + position);
-        });
-        Ok((CpuStorage::F32(y), (samples, tokens, dim).into()))
-    }
-
-    /// The gradients of patches and positions; the class token's is the first row of the latter.
-    fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<(Tensor, Vec<f32>)> {
-        let (samples, patches, dim) = x.dims3()?;
-        let values = Values::of(grad);
-        let grad = values.rows()?;
-        let width = (patches + self.extra) * dim;
-        let mut x_grad = vec![0.0; x.elem_count()];
-        pieces(&mut x_grad, patches * dim, |sample, x_grad| {
-            x_grad.copy_from_slice(&grad[sample * width + self.extra * dim..][..patches * dim]);
-        });
-        let positions = sum_over_rows(samples, width, |sample, sums| {
-            sums.iter_mut().zip(&grad[sample * width..]).for_each(|(s, g)| *s += g);
-        });
-        Ok((tensor_of(x_grad, x.shape())?, positions))
+        to.add(positions, of_positions);
+        if to.wants(x) {
+            let mut of_x = vec![0.0; samples * patches * dim];
+            pieces(&mut of_x, (patches * dim).max(1), |sample, of_x: &mut [f32]| {
+                of_x.copy_from_slice(&gradient[sample * width + extra * dim..][..patches * dim]);
+            });
+            to.add(x, of_x);
+        }
+        Ok(())
     }
 }
 
-impl CustomOp2 for Embed {
-    fn name(&self) -> &'static str {
-        "embed"
+/// The rows of `table` `[words, dim]` that `ids` `[samples, tokens]` name: `[samples, tokens, dim]`.
+pub fn embedding(tape: &Tape<'_>, table: &Tensor, ids: &[u32], [samples, tokens]: [usize; 2]) -> Result<Tensor> {
+    let (words, dim) = table.dims2()?;
+    if ids.is_empty() || ids.len() != samples * tokens {
+        bail!("{} words are not {samples} samples of {tokens} tokens", ids.len())
     }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        positions: &CpuStorage,
-        positions_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.forward(&row_major(x, x_layout)?, x_layout.shape(), &[], &row_major(positions, positions_layout)?)
+    if let Some(id) = ids.iter().find(|id| **id as usize >= words) {
+        bail!("word {id} is not below the {words} words of the table")
     }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        positions: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (x_grad, positions_grad) = self.backward(x, grad)?;
-        Ok((Some(x_grad), Some(tensor_of(positions_grad, positions.shape())?)))
-    }
+    tape.run("embedding", 0, &[table], |keep| {
+        let values = Values::of(table);
+        let y = tensor_of(embedding::gather(&values.rows()?, dim, ids), (samples, tokens, dim))?;
+        Ok((y, keep.then(|| Embedding { table: table.id(), ids: ids.to_vec(), dim })))
+    })
 }
 
-impl CustomOp3 for Embed {
-    fn name(&self) -> &'static str {
-        "embed-with-class-token"
-    }
+struct Embedding {
+    table: TensorId,
+    ids: Vec<u32>,
+    dim: usize,
+}
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        class_token: &CpuStorage,
-        class_token_layout: &Layout,
-        positions: &CpuStorage,
-        positions_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let class_token = row_major(class_token, class_token_layout)?;
-        let positions = row_major(positions, positions_layout)?;
-        self.forward(&row_major(x, x_layout)?, x_layout.shape(), &class_token, &positions)
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        class_token: &Tensor,
-        positions: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (x_grad, positions_grad) = self.backward(x, grad)?;
-        let class_grad = positions_grad[..class_token.elem_count()].to_vec();
-        Ok((
-            Some(x_grad),
-            Some(tensor_of(class_grad, class_token.shape())?),
-            Some(tensor_of(positions_grad, positions.shape())?),
-        ))
+impl Operator for Embedding {
+    fn backward(self: Box<Self>, gradient: Shared, to: &mut Gradients<'_>) -> Result<()> {
+        to.parameter(self.table, |table, write| embedding::scatter_add(&self.ids, self.dim, &gradient, table, write));
+        Ok(())
     }
 }

@@ -1,112 +1,109 @@
-//! `y = x W^T + b`, bias included in the product.
+//! Dense layers.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor, bail};
+use kernels::linear::{Layer, LayerGradient, Order};
 
-use super::matrix::{Matrix, MatrixMut, multiply, multiply_add};
-use super::parallel::{pieces, sum_over_rows};
-use super::tape::Tape;
-use super::values::{Values, row_major, rows_and_width, tensor_of};
+use super::tape::{Gradients, Operator, Shared, Tape};
+use super::values::{Values, tensor_of, width, with_width};
 
-/// The most rows of a product that one thread computes at a time. Every piece rearranges the weights for the vector unit
-/// anew, which must be little beside the product itself.
-const PIECE_ROWS_MAX: usize = 384;
-
-/// The size of equal pieces of `rows` rows; depends on nothing else.
-fn piece_rows(rows: usize) -> usize {
-    rows.div_ceil(rows.div_ceil(PIECE_ROWS_MAX).max(1)).max(1)
+/// `y = x W^T + b`: `x` is `[.., inputs]`, the weight `[outputs, ..]` with `inputs` values an output.
+pub fn linear(tape: &Tape<'_>, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    dense(tape, x, &[(weight, bias)], Order::OutputsFirst)
 }
 
-/// Applies weight `[out, ..]`, whose other sizes multiply to the width of `x`, and bias `[out]` to the last axis of
-/// `x` `[.., in]`; gives `[.., out]`.
-pub(crate) fn linear(tape: &Tape, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    tape.apply3(Linear { of_data: false }, [x, weight, bias])
+/// `y = x W + b`, the weight being `[inputs, outputs]`: what GPT-2 calls a `Conv1D`.
+pub fn linear_inputs_first(tape: &Tape<'_>, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    dense(tape, x, &[(weight, bias)], Order::InputsFirst)
 }
 
-/// The same for an `x` that nothing was computed for, so that nobody wants its gradient.
-pub(crate) fn linear_of_data(tape: &Tape, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    tape.apply3(Linear { of_data: true }, [x, weight, bias])
+/// Several layers that read the same input: `[.., outputs of all]`, the outputs of each next to each other.
+pub fn linear_stack(tape: &Tape<'_>, x: &Tensor, layers: &[(&Tensor, Option<&Tensor>)]) -> Result<Tensor> {
+    dense(tape, x, layers, Order::OutputsFirst)
 }
 
-struct Linear {
-    of_data: bool,
-}
-
-impl CustomOp3 for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
+fn dense(tape: &Tape<'_>, x: &Tensor, layers: &[(&Tensor, Option<&Tensor>)], order: Order) -> Result<Tensor> {
+    let inputs = width(x)?;
+    if layers.is_empty() {
+        bail!("a dense layer needs a weight")
     }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (rows, width) = rows_and_width(x_layout)?;
-        let (x, weight, bias) =
-            (row_major(x, x_layout)?, row_major(weight, weight_layout)?, row_major(bias, bias_layout)?);
-        let out_width = bias.len();
-        let weight = Matrix::dense(&weight, width).transposed();
-        let mut y = bias.repeat(rows);
-        let piece = piece_rows(rows);
-        pieces(&mut y, piece * out_width, |i, y| {
-            let first = i * piece;
-            let x = &x[first * width..][..y.len() / out_width * width];
-            multiply_add(MatrixMut::dense(y, out_width), Matrix::dense(x, width), weight);
-        });
-        let mut shape = x_layout.dims().to_vec();
-        shape.pop();
-        shape.push(out_width);
-        Ok((CpuStorage::F32(y), shape.into()))
+    for (weight, bias) in layers {
+        let (outputs, found) = sizes(weight, order)?;
+        if found != inputs || bias.is_some_and(|bias| bias.elem_count() != outputs) {
+            bail!("a weight {:?} and its bias do not fit an input {:?}", weight.dims(), x.dims())
+        }
     }
+    let owned = || layers.iter().map(|(weight, bias)| ((*weight).clone(), bias.cloned())).collect();
+    let operator = Dense { x: x.clone(), layers: owned(), order };
+    let rows = x.elem_count() / inputs.max(1);
+    let weights: usize = layers.iter().map(|(weight, _)| weight.elem_count()).sum();
+    let mut read = vec![x];
+    layers.iter().for_each(|(weight, bias)| read.extend([*weight].into_iter().chain(*bias)));
+    tape.run("linear", 2 * (rows * weights) as u64, &read, |keep| {
+        let values = Values::of(x);
+        let y = operator.with_layers(|layers| {
+            Ok(kernels::linear::forward(&values.rows()?, inputs, layers, tape.precision()))
+        })?;
+        let outputs = y.len() / rows.max(1);
+        let y = tensor_of(y, with_width(x, outputs))?;
+        drop(values);
+        Ok((y, keep.then_some(operator)))
+    })
+}
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (x_values, weight_values, grad_values) = (Values::of(x), Values::of(weight), Values::of(grad));
-        let (x_rows, weight_rows, grad_rows) = (x_values.rows()?, weight_values.rows()?, grad_values.rows()?);
-        let (rows, width) = rows_and_width(x.layout())?;
-        let out_width = bias.elem_count();
+/// Outputs and inputs of a weight.
+fn sizes(weight: &Tensor, order: Order) -> Result<(usize, usize)> {
+    match (order, weight.dims()) {
+        (Order::OutputsFirst, [outputs, inputs @ ..]) => Ok((*outputs, inputs.iter().product())),
+        (Order::InputsFirst, [inputs, outputs]) => Ok((*outputs, *inputs)),
+        (_, dims) => bail!("a weight has two axes, not {dims:?}"),
+    }
+}
 
-        let x_grad = if self.of_data {
-            None
-        } else {
-            let weight = Matrix::dense(&weight_rows, width);
-            let mut x_grad = vec![0.0; rows * width];
-            let piece = piece_rows(rows);
-            pieces(&mut x_grad, piece * width, |i, x_grad| {
-                let first = i * piece;
-                let grad = &grad_rows[first * out_width..][..x_grad.len() / width * out_width];
-                multiply(MatrixMut::dense(x_grad, width), 1.0, Matrix::dense(grad, out_width), weight);
+struct Dense {
+    x: Tensor,
+    layers: Vec<(Tensor, Option<Tensor>)>,
+    order: Order,
+}
+
+impl Dense {
+    fn with_layers<R>(&self, work: impl FnOnce(&[Layer<'_>]) -> Result<R>) -> Result<R> {
+        let values: Vec<_> = self.layers.iter().map(|(w, b)| (Values::of(w), b.as_ref().map(Values::of))).collect();
+        let mut rows = Vec::with_capacity(values.len());
+        for (weight, bias) in &values {
+            rows.push((weight.rows()?, bias.as_ref().map(Values::rows).transpose()?));
+        }
+        let mut layers = Vec::with_capacity(rows.len());
+        for ((weight, bias), (tensor, _)) in rows.iter().zip(&self.layers) {
+            let (outputs, _) = sizes(tensor, self.order)?;
+            layers.push(Layer { weight, bias: bias.as_deref(), outputs, order: self.order });
+        }
+        work(&layers)
+    }
+}
+
+impl Operator for Dense {
+    fn backward(self: Box<Self>, gradient: Shared, to: &mut Gradients<'_>) -> Result<()> {
+        let inputs = width(&self.x)?;
+        let precision = to.precision();
+        if to.wants(self.x.id()) {
+            let of_x =
+                self.with_layers(|layers| Ok(kernels::linear::backward_input(&gradient, inputs, layers, precision)))?;
+            to.add(self.x.id(), of_x);
+        }
+        let outputs: Vec<usize> =
+            self.layers.iter().map(|(weight, _)| Ok(sizes(weight, self.order)?.0)).collect::<Result<_>>()?;
+        let total: usize = outputs.iter().sum();
+        let values = Values::of(&self.x);
+        let x = values.rows()?;
+        let mut first = 0;
+        for ((weight, bias), outputs) in self.layers.iter().zip(outputs) {
+            to.parameters([Some(weight.id()), bias.as_ref().map(Tensor::id)], |[weight, bias]| {
+                let into = LayerGradient { weight, bias };
+                let columns = (&gradient[..], total, first);
+                kernels::linear::backward_layer(&x, inputs, columns, (outputs, self.order), into, precision);
             });
-            Some(tensor_of(x_grad, x.shape())?)
-        };
-
-        let mut weight_grad = vec![0.0; out_width * width];
-        let x_matrix = Matrix::dense(&x_rows, width);
-        let piece = piece_rows(out_width);
-        pieces(&mut weight_grad, piece * width, |i, weight_grad| {
-            let grad = Matrix {
-                values: &grad_rows[i * piece..],
-                rows,
-                columns: weight_grad.len() / width,
-                row_stride: out_width,
-                column_stride: 1,
-            };
-            multiply(MatrixMut::dense(weight_grad, width), 1.0, grad.transposed(), x_matrix);
-        });
-
-        let bias_grad = sum_over_rows(rows, out_width, |r, sums| {
-            sums.iter_mut().zip(&grad_rows[r * out_width..]).for_each(|(s, g)| *s += g);
-        });
-        Ok((x_grad, Some(tensor_of(weight_grad, weight.shape())?), Some(tensor_of(bias_grad, bias.shape())?)))
+            first += outputs;
+        }
+        Ok(())
     }
 }

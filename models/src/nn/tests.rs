@@ -1,10 +1,13 @@
 //! Every operator against a plain implementation in double precision: its values, and its gradient against central
 //! differences of that implementation.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Result, Tensor};
 use domain::random::{Purpose, Stream};
 
 use super::*;
+use crate::{Declaration, Gradient, Layout, Parameters, Role};
 
 /// An input: its shape and values.
 type Input = (Vec<usize>, Vec<f32>);
@@ -25,17 +28,31 @@ fn inputs(shapes: &[&[usize]]) -> Vec<Input> {
 }
 
 /// An operator under test.
-trait Op: Fn(&Tape, &[Tensor]) -> Result<Tensor> {}
-impl<F: Fn(&Tape, &[Tensor]) -> Result<Tensor>> Op for F {}
+trait Op: Fn(&Tape<'_>, &[Tensor]) -> Result<Tensor> {}
+impl<F: Fn(&Tape<'_>, &[Tensor]) -> Result<Tensor>> Op for F {}
+
+/// The inputs as parameters, named by their numbers.
+fn parameters(inputs: &[Tensor]) -> Parameters {
+    let declare = |(i, x): (usize, &Tensor)| Declaration {
+        name: format!("{i:03}"),
+        shape: x.dims().to_vec(),
+        role: Role::Matrix,
+    };
+    let layout = Layout::of(inputs.iter().enumerate().map(declare).collect());
+    Parameters::new(Arc::new(layout), inputs.to_vec()).unwrap()
+}
 
 /// Values and gradients of `sum(coefficients * op(inputs))`, with coefficients that depend on the place alone.
 fn run(op: &impl Op, inputs: &[Tensor]) -> (Vec<f32>, Vec<Vec<f32>>) {
-    let tape = Tape::on();
+    let parameters = parameters(inputs);
+    let tape = Tape::training(&parameters, Precision::F32);
     let y = op(&tape, inputs).unwrap();
-    let coefficients = Tensor::from_vec(random(99, y.dims()).1, y.dims(), &Device::Cpu).unwrap();
-    let gradients = tape.backward(&y, coefficients).unwrap();
-    let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1().unwrap();
-    (flat(&y), inputs.iter().map(|x| flat(gradients.get(x).expect("the graph is not cut"))).collect())
+    let coefficients = random(99, y.dims()).1;
+    let mut gradient = Gradient::default();
+    let outcome = tape.backward(&y, coefficients, &mut gradient).unwrap();
+    assert_eq!(outcome.unreached, [0usize; 0], "the graph is not cut");
+    let y = y.flatten_all().unwrap().to_vec1().unwrap();
+    (y, parameters.layout().parameters().iter().map(|p| gradient.of(p).to_vec()).collect())
 }
 
 fn run_contiguous(given: &[Input], op: &impl Op) -> (Vec<f32>, Vec<Vec<f32>>) {
@@ -161,10 +178,10 @@ fn cross_entropy_f64(logits: &[f64], labels: &[u32], smoothing: f64, scale: f64)
 #[test]
 fn linear_is_exact() {
     let given = inputs(&[&[2, 3, 5], &[4, 5], &[4]]);
-    check("linear", &given, |tape, t| linear(tape, &t[0], &t[1], &t[2]), |t| linear_f64(t, 5));
+    check("linear", &given, |tape, t| linear(tape, &t[0], &t[1], Some(&t[2])), |t| linear_f64(t, 5));
     // A convolution kernel counts as a matrix.
     let given = inputs(&[&[7, 12], &[3, 3, 2, 2], &[3]]);
-    check("linear of a kernel", &given, |tape, t| linear(tape, &t[0], &t[1], &t[2]), |t| linear_f64(t, 12));
+    check("linear of a kernel", &given, |tape, t| linear(tape, &t[0], &t[1], Some(&t[2])), |t| linear_f64(t, 12));
 }
 
 #[test]
@@ -175,13 +192,13 @@ fn attention_is_exact() {
         check(
             &name,
             &given,
-            |tape, t| attention(tape, &t[0], &t[1], &t[2], heads),
+            |tape, t| cross_attention(tape, &t[0], &t[1], &t[2], heads, Pattern::default()),
             |t| attention_f64(t, [2, 5, 6, heads]),
         );
     }
     let mismatch = inputs(&[&[2, 5, 6]]).remove(0);
     let tensor = Tensor::from_vec(mismatch.1, mismatch.0, &Device::Cpu).unwrap();
-    assert!(attention(&Tape::off(), &tensor, &tensor, &tensor, 4).is_err());
+    assert!(cross_attention(&Tape::evaluation(Precision::F32), &tensor, &tensor, &tensor, 4, Pattern::default()).is_err());
 }
 
 #[test]
@@ -199,7 +216,7 @@ fn gelu_is_exact() {
     let mut given = inputs(&[&[6, 7]]);
     given[0].1[..6].copy_from_slice(&[0.0, -0.0, 5.0, -5.0, 12.0, -12.0]);
     let reference = |t: &[Vec<f64>]| t[0].iter().map(|x| x * normal_cdf_f64(*x)).collect();
-    check("gelu", &given, |tape, t| gelu(tape, &t[0]), reference);
+    check("gelu", &given, |tape, t| activation(tape, Activation::Gelu, &t[0]), reference);
 }
 
 #[test]
@@ -234,7 +251,7 @@ fn cross_entropy_is_exact() {
     let labels = [3, 0, 4, 1];
     for (smoothing, scale) in [(0.0f32, 1.0f32), (0.1, 0.25)] {
         let reference = |logits: &[f64]| cross_entropy_f64(logits, &labels, f64::from(smoothing), f64::from(scale));
-        let (loss, gradient) = cross_entropy(&logits, CrossEntropy { labels: &labels, smoothing, scale }).unwrap();
+        let (loss, gradient) = cross_entropy(logits.copy().unwrap(), CrossEntropy { labels: &labels, ignore: None, smoothing, scale }).unwrap();
         assert!((loss - reference(&exact)).abs() < TOLERANCE);
         let difference = |i: usize| {
             let at = |delta: f64| {
@@ -245,7 +262,7 @@ fn cross_entropy_is_exact() {
             (at(STEP) - at(-STEP)) / (2.0 * STEP)
         };
         let differences: Vec<f64> = (0..exact.len()).map(difference).collect();
-        close("cross-entropy", &gradient.flatten_all().unwrap().to_vec1().unwrap(), &differences);
+        close("cross-entropy", &gradient, &differences);
     }
     let (loss, _) = score(&logits, &labels).unwrap();
     assert!((loss - cross_entropy_f64(&exact, &labels, 0.0, 1.0)).abs() < TOLERANCE);
@@ -254,10 +271,10 @@ fn cross_entropy_is_exact() {
 #[test]
 fn large_logits_have_a_finite_loss_and_ties_go_to_the_first() {
     let logits = Tensor::new(&[[1e4f32, -1e4, 0.0], [2.0, 2.0, 1.0]], &Device::Cpu).unwrap();
-    let target = CrossEntropy { labels: &[1, 1], smoothing: 0.0, scale: 1.0 };
-    let (loss, gradient) = cross_entropy(&logits, target).unwrap();
+    let target = CrossEntropy { labels: &[1, 1], ignore: None, smoothing: 0.0, scale: 1.0 };
+    let (loss, gradient) = cross_entropy(logits.copy().unwrap(), target).unwrap();
     assert!((loss - 2e4).abs() < 2.0, "{loss}");
-    assert_eq!(gradient.to_vec2::<f32>().unwrap()[0], [1.0, -1.0, 0.0]);
+    assert_eq!(gradient[..3], [1.0, -1.0, 0.0]);
     assert_eq!(score(&logits, &[0, 0]).unwrap().1, 2);
     assert_eq!(score(&logits, &[0, 1]).unwrap().1, 1);
 }
@@ -284,27 +301,90 @@ fn a_photograph_becomes_196_tokens_of_768() {
     assert_eq!(patches.dims(), [1, 14 * 14, 3 * 16 * 16]);
     let [weight, bias] = [vec![768, 3, 16, 16], vec![768]]
         .map(|shape| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap());
-    assert_eq!(linear_of_data(&Tape::off(), &patches, &weight, &bias).unwrap().dims(), [1, 14 * 14, 768]);
+    assert_eq!(linear(&Tape::evaluation(Precision::F32), &patches, &weight, Some(&bias)).unwrap().dims(), [1, 14 * 14, 768]);
+}
+
+#[test]
+fn a_fused_relu_is_the_relu_behind_a_batch_norm() {
+    let given = inputs(&[&[3, 5, 4, 2], &[5], &[5]]);
+    let running = RunningStatistics { mean: vec![0.1, -0.2, 0.3, 0.0, 1.0], variance: vec![0.5; 5], momentum: 0.1 };
+    for kept in [false, true] {
+        let statistics = || if kept { Statistics::Running(&running) } else { Statistics::Batch(None) };
+        let norm = |t: &[Tensor], tape: &Tape<'_>, then| {
+            batch_norm(tape, &t[0], BatchNorm { gain: &t[1], bias: &t[2], eps: 1e-5, then }, statistics())
+        };
+        let fused = run_contiguous(&given, &|tape: &Tape<'_>, t: &[Tensor]| norm(t, tape, Then::Relu));
+        let apart = run_contiguous(&given, &|tape: &Tape<'_>, t: &[Tensor]| {
+            activation(tape, Activation::Relu, &norm(t, tape, Then::Nothing)?)
+        });
+        assert_eq!(fused, apart, "with kept statistics: {kept}");
+        let strided = run_strided(&given, &|tape: &Tape<'_>, t: &[Tensor]| norm(t, tape, Then::Relu));
+        assert_eq!(fused, strided, "strides must not matter");
+    }
+}
+
+#[test]
+fn dropped_attention_is_linear_in_the_values_and_its_mask_is_made_again() {
+    let given = inputs(&[&[2, 5, 6], &[2, 5, 6], &[2, 5, 6]]);
+    let place = |step| Dropout::On { probability: 0.4, seed: 1, step, micro_batch: 0 };
+    let attend = |dropout: Option<Dropped>| {
+        run_contiguous(&given, &|tape: &Tape<'_>, t: &[Tensor]| {
+            cross_attention(tape, &t[0], &t[1], &t[2], 2, Pattern { dropout, ..Pattern::default() })
+        })
+    };
+    let (y, gradients) = attend(place(0).at("layer"));
+    assert_eq!((&y, &gradients), (&attend(place(0).at("layer")).0, &attend(place(0).at("layer")).1));
+    assert_ne!(y, attend(place(1).at("layer")).0);
+    assert_ne!(y, attend(None).0);
+    let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let of_output = product(&y, &random(99, &[y.len()]).1);
+    assert!((of_output - product(&gradients[2], &given[2].1)).abs() < 1e-4, "another mask on the way back");
+    let dropout = Dropout::On { probability: 1.5, seed: 1, step: 0, micro_batch: 0 }.at("layer");
+    let x = Tensor::from_vec(given[0].1.clone(), (2, 5, 6), &Device::Cpu).unwrap();
+    let tape = Tape::evaluation(Precision::F32);
+    assert!(cross_attention(&tape, &x, &x, &x, 2, Pattern { dropout, ..Pattern::default() }).is_err());
 }
 
 /// An operator on large inputs, together with its gradients.
-type Case = (Vec<Input>, Box<dyn Fn(&Tape, &[Tensor]) -> Result<Tensor> + Send + Sync>);
+type Case = (Vec<Input>, Box<dyn Fn(&Tape<'_>, &[Tensor]) -> Result<Tensor> + Send + Sync>);
 
 #[test]
 fn threads_do_not_change_a_bit() {
     let cases: Vec<Case> = vec![
-        (inputs(&[&[5, 150, 70], &[90, 70], &[90]]), Box::new(|tape, t| linear(tape, &t[0], &t[1], &t[2]))),
+        (inputs(&[&[5, 150, 70], &[90, 70], &[90]]), Box::new(|tape, t| linear(tape, &t[0], &t[1], Some(&t[2])))),
         (
             inputs(&[&[6, 50, 64], &[6, 50, 64], &[6, 50, 64]]),
-            Box::new(|tape, t| attention(tape, &t[0], &t[1], &t[2], 4)),
+            Box::new(|tape, t| cross_attention(tape, &t[0], &t[1], &t[2], 4, Pattern::default())),
         ),
         (inputs(&[&[300, 70], &[70], &[70]]), Box::new(|tape, t| layer_norm(tape, &t[0], &t[1], &t[2], 1e-6))),
-        (inputs(&[&[300, 70]]), Box::new(|tape, t| gelu(tape, &t[0]))),
+        (inputs(&[&[300, 70]]), Box::new(|tape, t| activation(tape, Activation::Gelu, &t[0]))),
         (
             inputs(&[&[100, 9, 30], &[1, 1, 30], &[1, 10, 30]]),
             Box::new(|tape, t| embed(tape, &t[0], Some(&t[1]), &t[2])),
         ),
         (inputs(&[&[400, 9, 30]]), Box::new(|tape, t| mean_of_tokens(tape, &t[0]))),
+        (
+            inputs(&[&[4, 16, 33, 31], &[24, 8, 3, 3], &[24]]),
+            Box::new(|tape, t| {
+                let how = Conv2d { stride: [2, 1], padding: [1, 2], dilation: [1, 2], groups: 2 };
+                conv2d(tape, &t[0], &t[1], Some(&t[2]), how)
+            }),
+        ),
+        (
+            inputs(&[&[8, 16, 33, 31]]),
+            Box::new(|tape, t| {
+                let pool = Pool2d { kernel: [3, 3], stride: [2, 1], padding: [1, 1] };
+                global_avg_pool(tape, &avg_pool2d(tape, &max_pool2d(tape, &t[0], pool)?, pool, Divisor::Values)?)
+            }),
+        ),
+        (
+            inputs(&[&[8, 16, 33, 31], &[16], &[16], &[16], &[16]]),
+            Box::new(|tape, t| {
+                let norm = BatchNorm { gain: &t[1], bias: &t[2], eps: 1e-5, then: Then::Relu };
+                let x = batch_norm(tape, &t[0], norm, Statistics::Batch(None))?;
+                group_norm(tape, &x, 4, &t[3], &t[4], 1e-5)
+            }),
+        ),
     ];
     for (i, (given, op)) in cases.iter().enumerate() {
         let alone = run_contiguous(given, op);

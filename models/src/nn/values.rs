@@ -1,36 +1,35 @@
 //! Reading a tensor's values, whatever its strides.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
-use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, StorageRef, Tensor, bail};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor, bail};
 
 /// The values of a tensor, locked for reading.
-pub(crate) struct Values<'a> {
+pub struct Values<'a> {
     storage: StorageRef<'a>,
     layout: &'a Layout,
 }
 
 impl<'a> Values<'a> {
-    pub(crate) fn of(tensor: &'a Tensor) -> Self {
+    /// Those of `tensor`.
+    pub fn of(tensor: &'a Tensor) -> Self {
         let (storage, layout) = tensor.storage_and_layout();
         Self { storage, layout }
     }
 
-    /// The values in row-major order.
-    pub(crate) fn rows(&self) -> Result<Cow<'_, [f32]>> {
-        match &*self.storage {
-            Storage::Cpu(storage) => row_major(storage, self.layout),
-            Storage::Cuda(_) | Storage::Metal(_) => bail!("models compute on the CPU"),
+    /// The values in row-major order; copied only if they are stored otherwise.
+    pub fn rows(&self) -> Result<Cow<'_, [f32]>> {
+        let Storage::Cpu(storage) = &*self.storage else { bail!("models compute on the CPU") };
+        let values = storage.as_slice::<f32>()?;
+        match self.layout.contiguous_offsets() {
+            Some((start, end)) => Ok(Cow::Borrowed(&values[start..end])),
+            None => Ok(Cow::Owned(gathered(values, self.layout))),
         }
     }
 }
 
-/// The values of a stored tensor in row-major order; copies only if they are stored otherwise.
-pub(super) fn row_major<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Cow<'a, [f32]>> {
-    let values = storage.as_slice::<f32>()?;
-    if let Some((start, end)) = layout.contiguous_offsets() {
-        return Ok(Cow::Borrowed(&values[start..end]));
-    }
+fn gathered(values: &[f32], layout: &Layout) -> Vec<f32> {
     let (dims, strides) = (layout.dims(), layout.stride());
     let mut index = vec![0; dims.len()];
     let mut offset = layout.start_offset();
@@ -47,18 +46,60 @@ pub(super) fn row_major<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<
             index[axis] = 0;
         }
     }
-    Ok(Cow::Owned(gathered))
+    gathered
 }
 
 /// A tensor on the CPU, outside of any graph.
-pub(crate) fn tensor_of(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+pub fn tensor_of(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     Tensor::from_vec(values, shape.into(), &Device::Cpu)
 }
 
-/// Length of the last axis, and how many such rows there are.
-pub(super) fn rows_and_width(layout: &Layout) -> Result<(usize, usize)> {
-    match layout.dims() {
-        [outer @ .., width] => Ok((outer.iter().product(), *width)),
+/// The values of a tensor that nobody reads any more, without a copy where they stand in order.
+pub(super) fn into_vec(tensor: Tensor) -> Result<Vec<f32>> {
+    /// The tensor library lends its storage for writing to operators only.
+    struct Take(RefCell<Vec<f32>>);
+
+    impl InplaceOp1 for Take {
+        fn name(&self) -> &'static str {
+            "take"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> Result<()> {
+            let CpuStorage::F32(values) = storage else { bail!("models compute in F32") };
+            *self.0.borrow_mut() = std::mem::take(values);
+            Ok(())
+        }
+    }
+
+    if tensor.layout().contiguous_offsets() != Some((0, tensor.elem_count())) {
+        return Ok(Values::of(&tensor).rows()?.into_owned());
+    }
+    let taken = Take(RefCell::default());
+    tensor.inplace_op1(&taken)?;
+    Ok(taken.0.into_inner())
+}
+
+/// Length of the last axis.
+pub(super) fn width(tensor: &Tensor) -> Result<usize> {
+    match tensor.dims() {
+        [.., width] => Ok(*width),
         [] => bail!("a scalar has no rows"),
     }
+}
+
+/// Samples, channels and places of `[samples, channels, ..]`.
+pub(super) fn channels(tensor: &Tensor) -> Result<[usize; 3]> {
+    match tensor.dims() {
+        [samples, channels, places @ ..] => Ok([*samples, *channels, places.iter().product()]),
+        dims => bail!("samples and channels are two axes, found {dims:?}"),
+    }
+}
+
+/// The shape of `tensor` with another last axis.
+pub(super) fn with_width(tensor: &Tensor, width: usize) -> Vec<usize> {
+    let mut dims = tensor.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = width;
+    }
+    dims
 }

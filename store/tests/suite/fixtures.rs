@@ -8,7 +8,7 @@ use domain::ids::{Generation, RunName, Step, TrialId, WorkerId};
 use domain::record::{EvalRecord, Read, Record, SavedPart, StepRecord};
 use domain::spec::{
     AugmentSpec, CheckpointSpec, DataSource, DataSpec, Decay, EarlyStoppingSpec, EvalMetric, EvalSpec, Every, Holdout,
-    JobSpec, ModelSpec, NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, ScheduleShape, ScheduleSpec, TrainSpec,
+    JobSpec, ModelSpec, NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, Precision, ScheduleShape, ScheduleSpec, TrainSpec,
     VitSpec,
 };
 use safetensors::tensor::{Dtype, TensorView};
@@ -57,6 +57,7 @@ pub(crate) fn spec(name: &RunName, number: f64) -> JobSpec {
             label_smoothing: 0.1,
             clip_norm: Some(1.0),
             on_non_finite: NonFinitePolicy::Rollback,
+            precision: Precision::F32,
         },
         optimizer: OptimizerSpec {
             rule: OptimizerRule::Adamw { beta1: 0.9, beta2: number, eps: 1e-8 },

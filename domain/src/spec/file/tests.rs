@@ -49,6 +49,7 @@ train:
   label_smoothing: 0.1
   clip_norm: 1.0
   on_non_finite: rollback
+  precision: bf16
 optimizer:
   type: adamw
   betas: [0.8, 0.95]
@@ -130,6 +131,7 @@ fn defaults_are_filled_in() {
             label_smoothing: 0.0,
             clip_norm: None,
             on_non_finite: NonFinitePolicy::Stop,
+            precision: Precision::F32,
         },
         optimizer: OptimizerSpec {
             rule: OptimizerRule::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
@@ -189,6 +191,7 @@ fn every_key_is_read() {
             label_smoothing: 0.1,
             clip_norm: Some(1.0),
             on_non_finite: NonFinitePolicy::Rollback,
+            precision: Precision::Bf16,
         },
         optimizer: OptimizerSpec {
             rule: OptimizerRule::Adamw { beta1: 0.8, beta2: 0.95, eps: 1e-7 },
@@ -287,7 +290,7 @@ fn each_mistake_has_its_place_and_its_remedy() {
         (
             "decay: all",
             "momentum: 0.9",
-            "44:3: optimizer.momentum: unknown key\n  hint: known keys: betas, decay, eps, type, weight_decay",
+            "45:3: optimizer.momentum: unknown key\n  hint: known keys: betas, decay, eps, type, weight_decay",
         ),
         // Wrong types.
         (
@@ -311,13 +314,13 @@ fn each_mistake_has_its_place_and_its_remedy() {
         ("name: run-1", "name: 1.5", "2:7: name: must be text (1.5)\n  hint: put it in quotes"),
         ("mean: [0.25]", "mean: 0.25", "15:9: data.mean: must be a list (0.25)"),
         ("image: [8, 8]", "image: [8, 8, 1]", "22:10: model.image: must be [height, width] (a list of 3)"),
-        ("betas: [0.8, 0.95]", "betas: [0.8]", "41:10: optimizer.betas: must be [beta1, beta2] (a list of 1)"),
-        ("betas: [0.8, 0.95]", "betas: [0.8, x]", "41:16: optimizer.betas[1]: must be a number >= 0 and < 1 (\"x\")"),
+        ("betas: [0.8, 0.95]", "betas: [0.8]", "42:10: optimizer.betas: must be [beta1, beta2] (a list of 1)"),
+        ("betas: [0.8, 0.95]", "betas: [0.8, x]", "42:16: optimizer.betas[1]: must be a number >= 0 and < 1 (\"x\")"),
         ("type: vit", "type: vot", "21:9: model.type: must be vit (\"vot\")\n  hint: did you mean vit?"),
         (
             "type: linear",
             "type: exponential",
-            "46:9: schedule.type: must be constant, linear, cosine or inverse_sqrt (\"exponential\")",
+            "47:9: schedule.type: must be constant, linear, cosine or inverse_sqrt (\"exponential\")",
         ),
         // Names that would leave their folder.
         (
@@ -332,9 +335,9 @@ fn each_mistake_has_its_place_and_its_remedy() {
             "2:7: name: may hold only letters, digits, '-', '_' and '.', and must begin with a letter or digit (\"a\\nb\")",
         ),
         // Numbers that are none.
-        ("lr: 2e-3", "lr: .nan", "47:7: schedule.lr: must be a finite number > 0 (.nan)"),
-        ("lr: 2e-3", "lr: 1e400", "47:7: schedule.lr: must be a finite number > 0 (.inf)"),
-        ("lr: 2e-3", "lr: 0", "47:7: schedule.lr: must be a number > 0 (0)"),
+        ("lr: 2e-3", "lr: .nan", "48:7: schedule.lr: must be a finite number > 0 (.nan)"),
+        ("lr: 2e-3", "lr: 1e400", "48:7: schedule.lr: must be a finite number > 0 (.inf)"),
+        ("lr: 2e-3", "lr: 0", "48:7: schedule.lr: must be a number > 0 (0)"),
         ("clip_norm: 1.0", "clip_norm: -.inf", "37:14: train.clip_norm: must be a finite number > 0 (-.inf)"),
         (
             "clip_norm: 1.0",
@@ -373,16 +376,16 @@ fn each_mistake_has_its_place_and_its_remedy() {
             "mean: [0.25, 0.5]",
             "15:9: data.mean: must hold one number for each of the 1 channel(s), found 2 (a list of 2)",
         ),
-        ("lr_min: 1e-5", "lr_min: 1", "48:11: schedule.lr_min: must be <= lr (0.002) (1)"),
-        ("warmup_steps: 50", "warmup_steps: 501", "49:17: schedule.warmup_steps: must be <= train.steps (500) (501)"),
-        ("mode: min", "mode: max", "60:9: early_stopping.mode: must be min for eval_loss (\"max\")"),
-        ("threshold: 0.05", "threshold: -1", "63:14: early_stopping.threshold: must be a number >= 0 (-1)"),
+        ("lr_min: 1e-5", "lr_min: 1", "49:11: schedule.lr_min: must be <= lr (0.002) (1)"),
+        ("warmup_steps: 50", "warmup_steps: 501", "50:17: schedule.warmup_steps: must be <= train.steps (500) (501)"),
+        ("mode: min", "mode: max", "61:9: early_stopping.mode: must be min for eval_loss (\"max\")"),
+        ("threshold: 0.05", "threshold: -1", "64:14: early_stopping.threshold: must be a number >= 0 (-1)"),
         // Keys that exclude each other, are missing, or stand twice.
         ("steps: 500", "steps: 500\n  epochs: 2", "33:10: train.steps: must not be given together with epochs (500)"),
         (
             "every_steps: 25",
             "every_steps: 25\n  every_epochs: 1",
-            "51:16: eval.every_steps: must not be given together with every_epochs (25)",
+            "52:16: eval.every_steps: must not be given together with every_epochs (25)",
         ),
         (
             "mlp_dim: 100",
@@ -413,6 +416,7 @@ fn each_mistake_has_its_place_and_its_remedy() {
             "    format: csv\n    images: hi",
             "11:13: data.holdout.format: must be idx or image_folder (\"csv\")",
         ),
+        ("precision: bf16", "precision: f16", "39:14: train.precision: must be f32 or bf16 (\"f16\")\n  hint: did you mean bf16?"),
         ("images: i\n", "images: ''\n", "8:11: data.images: must be the path of a file or folder (\"\")"),
     ] {
         let expected = format!("job.yaml:{expected}\n1 problem");

@@ -1,0 +1,41 @@
+//! The vector unit of this machine, found at run time.
+
+use std::sync::OnceLock;
+
+use pulp::Arch;
+
+/// The vector instructions that are used in this process.
+pub(crate) fn arch() -> Arch {
+    static ARCH: OnceLock<Arch> = OnceLock::new();
+    *ARCH.get_or_init(Arch::new)
+}
+
+/// What [`arch`] found, as people call it.
+pub fn name() -> &'static str {
+    match arch() {
+        #[cfg(target_arch = "x86_64")]
+        Arch::V4(_) => "AVX-512",
+        #[cfg(target_arch = "x86_64")]
+        Arch::V3(_) => "AVX2",
+        #[cfg(target_arch = "aarch64")]
+        Arch::Neon(_) => "NEON",
+        _ => "scalar",
+    }
+}
+
+/// Runs `work` compiled for the vector unit of this machine: loops inside of it become vector code, if all that they call is
+/// inlined: mark the closure itself `#[inline(always)]`, too. The bits are those of scalar code: the compiler neither reorders
+/// nor fuses what is written.
+#[inline(always)]
+pub fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    struct Work<F>(F);
+    impl<R, F: FnOnce() -> R> pulp::WithSimd for Work<F> {
+        type Output = R;
+
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _simd: S) -> R {
+            (self.0)()
+        }
+    }
+    arch().dispatch(Work(work))
+}
