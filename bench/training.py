@@ -185,8 +185,7 @@ def interpreter() -> pathlib.Path:
 
 def build(example: str) -> pathlib.Path:
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    package = ["-p", "models"] if example == "training_step" else []
-    subprocess.run(["cargo", "build", "--release", *package, "--example", example], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--release", "--workspace", "--example", example], cwd=ROOT, check=True)
     return target / "release" / "examples" / example
 
 

@@ -173,6 +173,23 @@ impl Background {
     /// `Invalid` if there are no parts, as nothing says then how long the bucket is. All other errors come from
     /// [`finish`](Self::finish).
     pub fn reduce(&mut self, leaves: u32, parts: Vec<(Range<u32>, Vec<f32>)>) -> Result<(), CollectiveError> {
+        self.begin(leaves, parts)?;
+        if self.thread.is_some() {
+            self.shared.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// The same for the last bucket before the owner comes to wait: the thread is not woken for it, since the owner can do it
+    /// without a change of threads.
+    ///
+    /// # Errors
+    /// As [`reduce`](Self::reduce).
+    pub fn reduce_last(&mut self, leaves: u32, parts: Vec<(Range<u32>, Vec<f32>)>) -> Result<(), CollectiveError> {
+        self.begin(leaves, parts)
+    }
+
+    fn begin(&mut self, leaves: u32, parts: Vec<(Range<u32>, Vec<f32>)>) -> Result<(), CollectiveError> {
         let Some((_, first)) = parts.first() else {
             return Err(CollectiveError::invalid("a bucket without parts"));
         };
@@ -182,9 +199,6 @@ impl Background {
         state.waiting.push_back(bucket);
         if self.thread.is_none() {
             self.shared.reduce_next(state);
-        } else {
-            drop(state);
-            self.shared.changed.notify_all();
         }
         Ok(())
     }

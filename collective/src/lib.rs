@@ -93,21 +93,6 @@ pub trait Collective: Send {
         parts: Vec<(Range<u32>, Vec<f32>)>,
     ) -> Result<Reduced, CollectiveError>;
 
-    /// [`all_reduce`](Self::all_reduce) for a caller who wants the sum in a place of its own, which costs a copy.
-    ///
-    /// # Errors
-    /// As there.
-    fn all_reduce_exact(
-        &mut self,
-        leaves: u32,
-        parts: Vec<(Range<u32>, Vec<f32>)>,
-        sum: &mut [f32],
-    ) -> Result<(), CollectiveError> {
-        let reduced = self.all_reduce(leaves, sum.len(), parts)?;
-        sum.copy_from_slice(&reduced.sum);
-        Ok(())
-    }
-
     /// Gives every rank what each rank brought, by rank. Lengths may differ, and be zero.
     ///
     /// # Errors

@@ -37,18 +37,18 @@ pub fn erf(x: f32) -> f32 {
     let x = if x < 4.0 { x } else { 4.0 };
     let x = if x > -4.0 { x } else { -4.0 };
     let s = x * x;
-    let p = -2.726_142_3e-10;
-    let p = p * s + 2.770_681_4e-8;
-    let p = p * s - 2.101_024e-6;
-    let p = p * s - 5.692_506_5e-5;
-    let p = p * s - 7.349_906_3e-4;
-    let p = p * s - 2.954_6e-3;
-    let p = p * s - 1.609_603_3e-2;
-    let q = -1.456_607_2e-5;
-    let q = q * s - 2.133_740_6e-4;
-    let q = q * s - 1.682_827e-3;
-    let q = q * s - 7.373_329e-3;
-    let q = q * s - 1.426_473_9e-2;
+    let p: f32 = -2.726_142_3e-10;
+    let p = p.mul_add(s, 2.770_681_4e-8);
+    let p = p.mul_add(s, -2.101_024e-6);
+    let p = p.mul_add(s, -5.692_506_5e-5);
+    let p = p.mul_add(s, -7.349_906_3e-4);
+    let p = p.mul_add(s, -2.954_6e-3);
+    let p = p.mul_add(s, -1.609_603_3e-2);
+    let q: f32 = -1.456_607_2e-5;
+    let q = q.mul_add(s, -2.133_740_6e-4);
+    let q = q.mul_add(s, -1.682_827e-3);
+    let q = q.mul_add(s, -7.373_329e-3);
+    let q = q.mul_add(s, -1.426_473_9e-2);
     x * p / q
 }
 
@@ -61,17 +61,17 @@ pub fn tanh(x: f32) -> f32 {
     let x = if x > FLAT { FLAT } else { x };
     let x = if x < -FLAT { -FLAT } else { x };
     let s = x * x;
-    let p = -2.760_768_5e-16;
-    let p = p * s + 2.000_188e-13;
-    let p = p * s - 8.604_672e-11;
-    let p = p * s + 5.122_297e-8;
-    let p = p * s + 1.485_722_4e-5;
-    let p = p * s + 6.372_619e-4;
-    let p = p * s + 4.893_524_6e-3;
-    let q = 1.198_258_4e-6;
-    let q = q * s + 1.185_347_1e-4;
-    let q = q * s + 2.268_434_6e-3;
-    let q = q * s + 4.893_525e-3;
+    let p: f32 = -2.760_768_5e-16;
+    let p = p.mul_add(s, 2.000_188e-13);
+    let p = p.mul_add(s, -8.604_672e-11);
+    let p = p.mul_add(s, 5.122_297e-8);
+    let p = p.mul_add(s, 1.485_722_4e-5);
+    let p = p.mul_add(s, 6.372_619e-4);
+    let p = p.mul_add(s, 4.893_524_6e-3);
+    let q: f32 = 1.198_258_4e-6;
+    let q = q.mul_add(s, 1.185_347_1e-4);
+    let q = q.mul_add(s, 2.268_434_6e-3);
+    let q = q.mul_add(s, 4.893_525e-3);
     x * p / q
 }
 
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn sums_see_every_value() {
-        for n in 0..40 {
+        for n in 0..200 {
             let values: Vec<f32> = (0..n).map(|i| i as f32).collect();
             let squares: i32 = (0..n).map(|i| i * i).sum();
             assert_eq!((sum(&values), dot(&values, &values)), ((n * (n - 1) / 2) as f32, squares as f32));

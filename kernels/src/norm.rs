@@ -40,12 +40,18 @@ pub fn layer_norm(x: &[f32], width: usize, gain: &[f32], bias: &[f32], eps: f32)
     assert!(gain.len() == width && bias.len() == width, "a gain and a bias for each column");
     let rows = whole_rows(x, width);
     let (mut mean, mut inverse) = (vec![0.0; rows], vec![0.0; rows]);
-    let y = each_row(rows, width, [&mut mean, &mut inverse], #[inline(always)] |row, y| {
-        let x = &x[row * width..][..width];
-        let (mean, inverse) = moments(x, eps);
-        normalise(x, (mean, inverse), (gain, bias), y);
-        [mean, inverse]
-    });
+    let y = each_row(
+        rows,
+        width,
+        [&mut mean, &mut inverse],
+        #[inline(always)]
+        |row, y| {
+            let x = &x[row * width..][..width];
+            let (mean, inverse) = moments(x, eps);
+            normalise(x, (mean, inverse), (gain, bias), y);
+            [mean, inverse]
+        },
+    );
     LayerNorm { y, mean, inverse }
 }
 
@@ -66,14 +72,20 @@ pub fn residual_layer_norm(
     let rows = whole_rows(x, width);
     let (mut mean, mut inverse) = (vec![0.0; rows], vec![0.0; rows]);
     let sums = Shared::new(&mut more);
-    let y = each_row(rows, width, [&mut mean, &mut inverse], #[inline(always)] |row, y| {
-        // SAFETY: each row is visited once.
-        let sum = unsafe { sums.slice(row * width, width) };
-        sum.iter_mut().zip(&x[row * width..]).for_each(|(sum, x)| *sum += x);
-        let (mean, inverse) = moments(sum, eps);
-        normalise(sum, (mean, inverse), (gain, bias), y);
-        [mean, inverse]
-    });
+    let y = each_row(
+        rows,
+        width,
+        [&mut mean, &mut inverse],
+        #[inline(always)]
+        |row, y| {
+            // SAFETY: each row is visited once.
+            let sum = unsafe { sums.slice(row * width, width) };
+            sum.iter_mut().zip(&x[row * width..]).for_each(|(sum, x)| *sum += x);
+            let (mean, inverse) = moments(sum, eps);
+            normalise(sum, (mean, inverse), (gain, bias), y);
+            [mean, inverse]
+        },
+    );
     (more, LayerNorm { y, mean, inverse })
 }
 
@@ -85,14 +97,20 @@ pub fn rms_norm(x: &[f32], width: usize, gain: &[f32], eps: f32) -> RmsNorm {
     assert_eq!(gain.len(), width, "a gain for each column");
     let rows = whole_rows(x, width);
     let mut inverse = vec![0.0; rows];
-    let y = each_row(rows, width, [&mut inverse], #[inline(always)] |row, y| {
-        let x = &x[row * width..][..width];
-        let inverse = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
-        for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
-            y.write(x * inverse * gain);
-        }
-        [inverse]
-    });
+    let y = each_row(
+        rows,
+        width,
+        [&mut inverse],
+        #[inline(always)]
+        |row, y| {
+            let x = &x[row * width..][..width];
+            let inverse = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
+            for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
+                y.write(x * inverse * gain);
+            }
+            [inverse]
+        },
+    );
     RmsNorm { y, inverse }
 }
 
@@ -122,18 +140,35 @@ pub fn layer_norm_backward(
     let rows = whole_rows(x, width);
     assert!(gain.len() == width && gradient.len() == x.len(), "a gain for each column, a gradient for each value");
     assert!(mean.len() == rows && inverse.len() == rows, "saved values for each row");
-    let (of_x, partial) = each_row_back(rows, width, known, 2 * width, #[inline(always)] |row, out, sums| {
-        let (x, gradient) = (&x[row * width..][..width], &gradient[row * width..][..width]);
-        let (mean, inverse) = (mean[row], inverse[row]);
-        let normal = |x: f32| (x - mean) * inverse;
-        let (gain_sums, bias_sums) = sums.split_at_mut(width);
-        let [of_h, of_hn] = row_sums(x, gradient, gain, normal, #[inline(always)] |i, n, g| {
-            gain_sums[i] += g * n;
-            bias_sums[i] += g;
-        });
-        let (mean_h, mean_hn) = (of_h / width as f32, of_hn / width as f32);
-        out.each(#[inline(always)] |i| inverse * (gradient[i] * gain[i] - mean_h - normal(x[i]) * mean_hn));
-    });
+    let (of_x, partial) = each_row_back(
+        rows,
+        width,
+        known,
+        2 * width,
+        #[inline(always)]
+        |row, out, sums| {
+            let (x, gradient) = (&x[row * width..][..width], &gradient[row * width..][..width]);
+            let (mean, inverse) = (mean[row], inverse[row]);
+            let normal = |x: f32| (x - mean) * inverse;
+            let (gain_sums, bias_sums) = sums.split_at_mut(width);
+            let [of_h, of_hn] = row_sums(
+                x,
+                gradient,
+                gain,
+                normal,
+                #[inline(always)]
+                |i, n, g| {
+                    gain_sums[i] += g * n;
+                    bias_sums[i] += g;
+                },
+            );
+            let (mean_h, mean_hn) = (of_h / width as f32, of_hn / width as f32);
+            out.each(
+                #[inline(always)]
+                |i| inverse * (gradient[i] * gain[i] - mean_h - normal(x[i]) * mean_hn),
+            );
+        },
+    );
     for (into, first) in [(gain_gradient, 0), (bias_gradient, width)] {
         if let Some((into, write)) = into {
             assert_eq!(into.len(), width, "a gradient for each column");
@@ -164,14 +199,31 @@ pub fn rms_norm_backward(
     let rows = whole_rows(x, width);
     assert!(gain.len() == width && gradient.len() == x.len(), "a gain for each column, a gradient for each value");
     assert_eq!(inverse.len(), rows, "a saved value for each row");
-    let (of_x, partial) = each_row_back(rows, width, known, width, #[inline(always)] |row, out, sums| {
-        let (x, gradient) = (&x[row * width..][..width], &gradient[row * width..][..width]);
-        let inverse = inverse[row];
-        let normal = |x: f32| x * inverse;
-        let [_, of_hn] = row_sums(x, gradient, gain, normal, #[inline(always)] |i, n, g| sums[i] += g * n);
-        let mean_hn = of_hn / width as f32;
-        out.each(#[inline(always)] |i| inverse * (gradient[i] * gain[i] - normal(x[i]) * mean_hn));
-    });
+    let (of_x, partial) = each_row_back(
+        rows,
+        width,
+        known,
+        width,
+        #[inline(always)]
+        |row, out, sums| {
+            let (x, gradient) = (&x[row * width..][..width], &gradient[row * width..][..width]);
+            let inverse = inverse[row];
+            let normal = |x: f32| x * inverse;
+            let [_, of_hn] = row_sums(
+                x,
+                gradient,
+                gain,
+                normal,
+                #[inline(always)]
+                |i, n, g| sums[i] += g * n,
+            );
+            let mean_hn = of_hn / width as f32;
+            out.each(
+                #[inline(always)]
+                |i| inverse * (gradient[i] * gain[i] - normal(x[i]) * mean_hn),
+            );
+        },
+    );
     if let Some((into, write)) = gain_gradient {
         assert_eq!(into.len(), width, "a gradient for each column");
         add_groups(&partial, width, 0, into, write);

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use domain::random::{Purpose, Stream};
 use domain::spec::{Decay, ModelSpec, OptimizerRule, OptimizerSpec, Pool, VitSpec};
-use models::{
-    Batch, Gradient, ModelError, Network, Optimizer, TrainForward, Update, clip_scale, set_threads,
-};
+use models::{Batch, Gradient, ModelError, Network, Optimizer, TrainForward, Update, clip_scale, set_threads};
 
 /// As in the binary: the default allocator gives every large tensor back to the system.
 #[global_allocator]

@@ -75,7 +75,7 @@ impl Gradient {
 
     /// The L2 norm of the whole, in double precision: the norms of the buckets, in order.
     pub fn norm(&self) -> f64 {
-        self.buckets.iter().map(|bucket| sum_of_squares(bucket)).sum::<f64>().sqrt()
+        self.buckets.iter().map(|bucket| kernels::optimizer::sum_of_squares(bucket)).sum::<f64>().sqrt()
     }
 }
 
@@ -105,33 +105,6 @@ pub fn audit(layout: &Layout, gradient: &Gradient) -> Audit {
     audit
 }
 
-/// Values whose squares are added up by one thread. Part of the result: it fixes the order of the sum.
-const NORM_CHUNK: usize = 1 << 16;
-
-/// Partial sums inside a chunk, for the vector unit. Part of the result, too.
-const LANES: usize = 8;
-
-fn sum_of_squares(values: &[f32]) -> f64 {
-    let mut sums = vec![0.0; values.len().div_ceil(NORM_CHUNK)];
-    kernels::threads::for_each_mut(&mut sums, values.len(), |chunk, sum| {
-        let values = &values[chunk * NORM_CHUNK..];
-        *sum = kernels::simd::vectorised(|| chunk_of_squares(&values[..values.len().min(NORM_CHUNK)]));
-    });
-    sums.iter().sum()
-}
-
-#[inline(always)]
-fn chunk_of_squares(values: &[f32]) -> f64 {
-    let (whole, rest) = values.as_chunks::<LANES>();
-    let mut lanes = [0.0f64; LANES];
-    for group in whole {
-        for (lane, value) in lanes.iter_mut().zip(group) {
-            *lane += f64::from(*value) * f64::from(*value);
-        }
-    }
-    lanes.iter().sum::<f64>() + rest.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>()
-}
-
 /// What to multiply a gradient of norm `norm` by so that its norm is at most `clip_norm`, as
 /// `torch.nn.utils.clip_grad_norm_` does; 1 if there is no limit or the norm is not finite.
 pub fn clip_scale(norm: f64, clip_norm: Option<f32>) -> f32 {
@@ -154,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_norm_is_the_norm_and_needs_no_fixed_number_of_threads() {
-        let gradient: Vec<f32> = (0..3 * NORM_CHUNK + 17).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+        let gradient: Vec<f32> = (0..(3 << 16) + 17).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
         let exact: i64 = gradient.iter().map(|g| (*g as i64).pow(2)).sum();
         let gradient = bucket(gradient);
         for threads in [1, 2, 3] {

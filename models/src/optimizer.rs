@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use domain::spec::{Decay, OptimizerRule, OptimizerSpec};
 
-use crate::layout::Layout;
 use crate::ModelError;
 use crate::gradient::Gradient;
+use crate::layout::Layout;
 use crate::parameters::Parameters;
 use kernels::optimizer::{self as kernel, AdamW, Sgd};
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use domain::random::{Purpose, Stream};
 use domain::spec::{Decay, ModelSpec, OptimizerRule, OptimizerSpec, Pool, ScheduleShape, ScheduleSpec, VitSpec, file};
 use models::{
-    Batch, EvalSums, Gradient, Layout, ModelError, Network, Optimizer, Snapshot, SnapshotError, TrainForward, Update, audit,
-    clip_scale, learning_rate,
+    Batch, EvalSums, Gradient, Layout, ModelError, Network, Optimizer, Snapshot, SnapshotError, TrainForward, Update,
+    audit, clip_scale, learning_rate,
 };
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -410,7 +410,10 @@ fn training_learns_and_goes_on_from_a_snapshot_to_the_bit() {
             read.restore(other.parameters(), &mut other_optimizer).unwrap();
             assert_eq!(other_optimizer.updates(), 7);
             train(&other, &mut other_optimizer, &samples, 7, 60);
-            let (one, two) = (Snapshot::take(network.parameters(), &optimizer), Snapshot::take(other.parameters(), &other_optimizer));
+            let (one, two) = (
+                Snapshot::take(network.parameters(), &optimizer),
+                Snapshot::take(other.parameters(), &other_optimizer),
+            );
             assert_eq!(one, two);
             assert_eq!(one.weights_sha256(), two.weights_sha256());
         }

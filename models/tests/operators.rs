@@ -76,7 +76,8 @@ impl Case<'_> {
     /// The inputs that have a gradient, in an order that the names alone give.
     fn inputs(&self) -> BTreeMap<String, Tensor> {
         let prefix = format!("{}/", self.name);
-        let names = self.file.names().into_iter().filter_map(|name| name.strip_prefix(&prefix)?.strip_suffix("_gradient"));
+        let names =
+            self.file.names().into_iter().filter_map(|name| name.strip_prefix(&prefix)?.strip_suffix("_gradient"));
         names.filter(|name| *name != "output").map(|name| (name.to_owned(), self.tensor(name))).collect()
     }
 }
@@ -159,7 +160,9 @@ fn forward(case: &Case<'_>, tape: &Tape<'_>, inputs: &BTreeMap<String, Tensor>, 
         }
         "layer_norm" => nn::layer_norm(tape, input("x"), input("gain"), input("bias"), eps()),
         "rms_norm" => nn::rms_norm(tape, input("x"), input("gain"), eps()),
-        "group_norm" => nn::group_norm(tape, input("x"), case.count("groups"), input("gain"), input("bias"), eps_or(case)),
+        "group_norm" => {
+            nn::group_norm(tape, input("x"), case.count("groups"), input("gain"), input("bias"), eps_or(case))
+        }
         "attention" => {
             let has = |mask: &str| {
                 case.parameters["masks"].as_array().is_some_and(|masks| masks.iter().any(|name| name == mask))
@@ -222,8 +225,7 @@ fn batch_norm(
 ) -> Result<Tensor> {
     let norm = BatchNorm { gain: &inputs["gain"], bias: &inputs["bias"], eps: eps_or(case), then: Then::Nothing };
     let momentum = case.parameters["momentum"].as_f64().unwrap_or(0.1) as f32;
-    let mut running =
-        RunningStatistics { mean: case.f32("running_mean"), variance: case.f32("running_var"), momentum };
+    let mut running = RunningStatistics { mean: case.f32("running_mean"), variance: case.f32("running_var"), momentum };
     if !case.parameters["training"].as_bool().unwrap() {
         return nn::batch_norm(tape, &inputs["x"], norm, Statistics::Running(&running));
     }
@@ -236,7 +238,8 @@ fn batch_norm(
 /// A loss is where the way back begins, so it is no operator of the tape.
 fn cross_entropy(case: &Case<'_>) -> Found {
     const IGNORED: u32 = u32::MAX;
-    let labels: Vec<u32> = case.i32("labels").into_iter().map(|label| u32::try_from(label).unwrap_or(IGNORED)).collect();
+    let labels: Vec<u32> =
+        case.i32("labels").into_iter().map(|label| u32::try_from(label).unwrap_or(IGNORED)).collect();
     let smoothing = case.parameters["label_smoothing"].as_f64().unwrap_or_default() as f32;
     let target = CrossEntropy { labels: &labels, ignore: Some(IGNORED), smoothing, scale: 1.0 };
     let (loss, gradient) = nn::cross_entropy(case.tensor("logits"), target).unwrap();
@@ -281,7 +284,11 @@ fn adamw(case: &Case<'_>) -> Found {
     let parameters = parameters_of(&tensors, role);
     let layout = parameters.layout().clone();
     let spec = OptimizerSpec {
-        rule: OptimizerRule::Adamw { beta1: case.number("beta1"), beta2: case.number("beta2"), eps: case.number("eps") },
+        rule: OptimizerRule::Adamw {
+            beta1: case.number("beta1"),
+            beta2: case.number("beta2"),
+            eps: case.number("eps"),
+        },
         weight_decay: case.number("weight_decay"),
         decay: Decay::Matrices,
     };

@@ -56,7 +56,10 @@ fn what_does_not_fit_is_refused() {
         ("at least 1", convolution(&[1, 3, 5, 5], &[0, 3, 3, 3], None, plain)),
         ("does not fit 4 filters", convolution(&[1, 3, 5, 5], &[4, 3, 3, 3], Some(3), plain)),
         ("does not fit into an input", convolution(&[1, 3, 5, 2], &[4, 3, 3, 3], None, plain)),
-        ("does not fit into an input", convolution(&[1, 3, 5, 5], &[4, 3, 3, 3], None, Conv2d { dilation: [3, 1], ..plain })),
+        (
+            "does not fit into an input",
+            convolution(&[1, 3, 5, 5], &[4, 3, 3, 3], None, Conv2d { dilation: [3, 1], ..plain }),
+        ),
         ("unexpected rank", convolution(&[3, 5, 5], &[4, 3, 3, 3], None, plain)),
         ("has none", convolution(&[0, 3, 5, 5], &[4, 3, 3, 3], None, plain)),
         ("do not fit the channels", batch_normalisation(&[2, 3, 4], [2, 3], None, true)),
@@ -67,9 +70,18 @@ fn what_does_not_fit_is_refused() {
         ("two axes", batch_normalisation(&[3], [3, 3], None, true)),
         ("has none", batch_normalisation(&[0, 3, 4], [3, 3], None, true)),
         ("has none", batch_normalisation(&[0, 3, 4], [3, 3], Some(3), false)),
-        ("do not divide the channels", Box::new(|t| group_norm(t, &zeros(&[2, 6, 3]), 4, &zeros(&[6]), &zeros(&[6]), 1e-5))),
-        ("do not divide the channels", Box::new(|t| group_norm(t, &zeros(&[2, 6, 3]), 0, &zeros(&[6]), &zeros(&[6]), 1e-5))),
-        ("do not fit the channels", Box::new(|t| group_norm(t, &zeros(&[2, 6, 3]), 3, &zeros(&[5]), &zeros(&[6]), 1e-5))),
+        (
+            "do not divide the channels",
+            Box::new(|t| group_norm(t, &zeros(&[2, 6, 3]), 4, &zeros(&[6]), &zeros(&[6]), 1e-5)),
+        ),
+        (
+            "do not divide the channels",
+            Box::new(|t| group_norm(t, &zeros(&[2, 6, 3]), 0, &zeros(&[6]), &zeros(&[6]), 1e-5)),
+        ),
+        (
+            "do not fit the channels",
+            Box::new(|t| group_norm(t, &zeros(&[2, 6, 3]), 3, &zeros(&[5]), &zeros(&[6]), 1e-5)),
+        ),
         ("has none", Box::new(|t| group_norm(t, &zeros(&[0, 6, 3]), 3, &zeros(&[6]), &zeros(&[6]), 1e-5))),
         ("has none", Box::new(|t| global_avg_pool(t, &zeros(&[2, 3, 0, 5])))),
         ("unexpected rank", Box::new(|t| global_avg_pool(t, &zeros(&[2, 3])))),

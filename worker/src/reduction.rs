@@ -88,8 +88,13 @@ impl GradientSink for Reduction<'_> {
         }
         let parts = self.sums[bucket].take().expect("it was just there").finish();
         self.begun.push_back(bucket);
-        if self.failed.is_ok() {
-            self.failed = self.group.reduce(self.micro_batches, parts);
+        if self.failed.is_err() {
+            return;
         }
+        self.failed = if self.begun.len() < self.sums.len() {
+            self.group.reduce(self.micro_batches, parts)
+        } else {
+            self.group.reduce_last(self.micro_batches, parts)
+        };
     }
 }

@@ -6,7 +6,7 @@ const HELLO_MAGIC: [u8; 8] = *b"PHLXring";
 const ANSWER_MAGIC: [u8; 8] = *b"PHLXback";
 
 /// Changes with anything that travels on these connections.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Most bytes of a group's name; a trial's id is shorter.
 pub(super) const MAX_GROUP_BYTES: usize = 255;

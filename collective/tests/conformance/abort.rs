@@ -7,6 +7,7 @@ use collective::ring::{Listener, Ring};
 use collective::{AbortHandle, Collective, CollectiveError, Reduced};
 
 use crate::group::{KINDS, TRANSPORTS, alongside, is_end, join_over, on_threads, ring_group_over};
+use crate::work::Exact;
 use crate::work::OPERATIONS;
 
 #[test]

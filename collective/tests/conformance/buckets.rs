@@ -45,13 +45,18 @@ impl Collective for Buckets {
         // What has no buckets, or none of one length, goes in whole.
         let buckets = if parts.iter().all(|(_, values)| values.len() == elements) { self.buckets } else { 1 };
         if buckets == 1 {
-            self.background.reduce(leaves, parts)?;
+            self.background.reduce_last(leaves, parts)?;
             return self.background.finish();
         }
         for index in 0..buckets {
             let bucket = self.bucket(index, elements);
             let piece = |(range, values): &(Range<u32>, Vec<f32>)| (range.clone(), values[bucket.clone()].to_vec());
-            self.background.reduce(leaves, parts.iter().map(piece).collect())?;
+            let parts = parts.iter().map(piece).collect();
+            if index + 1 < buckets {
+                self.background.reduce(leaves, parts)?;
+            } else {
+                self.background.reduce_last(leaves, parts)?;
+            }
         }
         let mut whole = Reduced::default();
         for index in 0..buckets {

@@ -5,7 +5,7 @@ use collective::{Collective, MAX_GATHER_BYTES};
 use proptest::prelude::*;
 
 use crate::group::{KINDS, on_threads};
-use crate::work::{assert_same_bits, parts, reduce, tree_sum};
+use crate::work::{Exact, assert_same_bits, parts, reduce, tree_sum};
 
 #[test]
 fn the_sum_has_the_bits_of_the_tree_sum() {

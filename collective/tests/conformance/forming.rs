@@ -59,7 +59,7 @@ fn own_address() -> Ipv4Addr {
 /// A hello as the module documents it.
 pub(crate) fn hello(group: &str, generation: u64, from: u32, to: u32, world: u32) -> Vec<u8> {
     let mut bytes = b"PHLXring".to_vec();
-    for number in [1, world, from, to] {
+    for number in [2, world, from, to] {
         bytes.extend(number.to_le_bytes());
     }
     bytes.extend(generation.to_le_bytes());

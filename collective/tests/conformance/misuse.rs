@@ -3,7 +3,7 @@
 use collective::{Collective, CollectiveError, MAX_GATHER_BYTES};
 
 use crate::group::{KINDS, is_end, on_threads};
-use crate::work::{Call, parts, reduce};
+use crate::work::{Call, Exact, parts, reduce};
 
 #[test]
 fn members_that_do_different_things_are_found_out() {

@@ -6,6 +6,28 @@ use collective::{Collective, CollectiveError};
 use domain::batch::split;
 use domain::tree::Accumulator;
 
+/// A reduction whose sum is wanted in a place of its own.
+pub(crate) trait Exact {
+    fn all_reduce_exact(
+        &mut self,
+        leaves: u32,
+        parts: Vec<(Range<u32>, Vec<f32>)>,
+        sum: &mut [f32],
+    ) -> Result<(), CollectiveError>;
+}
+
+impl<C: Collective + ?Sized> Exact for C {
+    fn all_reduce_exact(
+        &mut self,
+        leaves: u32,
+        parts: Vec<(Range<u32>, Vec<f32>)>,
+        sum: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        sum.copy_from_slice(&self.all_reduce(leaves, sum.len(), parts)?.sum);
+        Ok(())
+    }
+}
+
 /// Values whose sum depends on the order of additions, among them ones that cancel and overflow.
 pub(crate) fn leaf_values(leaf: u32, elements: usize) -> Vec<f32> {
     let value = |index: usize| {

@@ -133,7 +133,11 @@ impl Network {
         let words = self.weight("transformer.wte.weight")?;
         let places: Vec<u32> = (0..samples).flat_map(|_| 0..tokens as u32).collect();
         let x = nn::embedding(tape, words, ids, [samples, tokens])?;
-        let mut x = nn::add(tape, &x, &nn::embedding(tape, self.weight("transformer.wpe.weight")?, &places, [samples, tokens])?)?;
+        let mut x = nn::add(
+            tape,
+            &x,
+            &nn::embedding(tape, self.weight("transformer.wpe.weight")?, &places, [samples, tokens])?,
+        )?;
         for i in 0..12 {
             let name = format!("transformer.h.{i}");
             tape.enter(&name);
@@ -180,7 +184,14 @@ impl Network {
     }
 
     /// A convolution and the batch norm behind it.
-    fn convolution(&self, tape: &Tape<'_>, x: &Tensor, [conv, norm]: [&str; 2], stride: usize, then: Then) -> Result<Tensor> {
+    fn convolution(
+        &self,
+        tape: &Tape<'_>,
+        x: &Tensor,
+        [conv, norm]: [&str; 2],
+        stride: usize,
+        then: Then,
+    ) -> Result<Tensor> {
         const MOMENTUM: f32 = 0.1;
         let weight = self.weight(&format!("{conv}.weight"))?;
         // Images keep their size, or their size over the stride.

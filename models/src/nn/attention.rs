@@ -73,9 +73,10 @@ fn check(pattern: &Pattern, sizes: Sizes) -> Result<()> {
     }
     let keys_fit = pattern.keys.as_ref().is_none_or(|seen| seen.len() == samples * keys);
     let bias_fits = pattern.bias.as_ref().is_none_or(|bias| bias.dims() == [heads, queries, keys]);
-    let blocks_fit = pattern.blocks.as_ref().is_none_or(|Blocks { size, seen }| {
-        *size > 0 && seen.len() == queries.div_ceil(*size) * keys.div_ceil(*size)
-    });
+    let blocks_fit = pattern
+        .blocks
+        .as_ref()
+        .is_none_or(|Blocks { size, seen }| *size > 0 && seen.len() == queries.div_ceil(*size) * keys.div_ceil(*size));
     if !keys_fit || !bias_fits || !blocks_fit {
         bail!("a pattern does not fit {samples} samples of {queries} queries and {keys} keys")
     }
@@ -122,9 +123,9 @@ fn run(tape: &Tape<'_>, sources: Sources, sizes: Sizes, pattern: Pattern) -> Res
     tape.run("attention", operations, &inputs.iter().collect::<Vec<_>>(), |keep| {
         let mut operator = operator;
         let attention::Forward { out, log_sums } = operator.with_mask(|mask| {
-            operator.sources.with(sizes, |[q, k, v]| {
-                attention::forward(sizes, operator.scale(), q, k, v, mask, tape.precision())
-            })
+            operator
+                .sources
+                .with(sizes, |[q, k, v]| attention::forward(sizes, operator.scale(), q, k, v, mask, tape.precision()))
         })??;
         let out = tensor_of(out, (samples, queries, heads * head_dim))?;
         operator.forward = Some((out.clone(), log_sums));
@@ -139,6 +140,9 @@ struct Attention {
     /// The output, and the logarithm of the sum of exponentials of every query's scores.
     forward: Option<(Tensor, Vec<f32>)>,
 }
+
+/// The gradients of queries, keys and values, as one tensor or three, and of the bias.
+type OfInputs = (Vec<Vec<f32>>, Option<Vec<f32>>);
 
 impl Attention {
     fn scale(&self) -> f32 {
@@ -159,19 +163,14 @@ impl Attention {
         }))
     }
 
-    /// The gradients of queries, keys and values, as one tensor or three, and of the bias.
-    fn gradients(&self, gradient: &[f32], to: &Gradients<'_>) -> Result<(Vec<Vec<f32>>, Option<Vec<f32>>)> {
+    fn gradients(&self, gradient: &[f32], to: &Gradients<'_>) -> Result<OfInputs> {
         let sizes = self.sizes;
         let dim = sizes.heads * sizes.head_dim;
         let (out, log_sums) = self.forward.as_ref().expect("an operator is recorded after its forward pass");
         let out = Values::of(out);
         let out = out.rows()?;
-        let mut of_bias = self
-            .pattern
-            .bias
-            .as_ref()
-            .filter(|bias| to.wants(bias.id()))
-            .map(|bias| vec![0.0; bias.elem_count()]);
+        let mut of_bias =
+            self.pattern.bias.as_ref().filter(|bias| to.wants(bias.id())).map(|bias| vec![0.0; bias.elem_count()]);
         let precision = to.precision();
         let backward = |q: HeadsMut<'_>, k: HeadsMut<'_>, v: HeadsMut<'_>, bias: Option<&mut [f32]>| {
             self.with_mask(|mask| {
@@ -204,7 +203,8 @@ impl Attention {
                     fresh::written(q.elem_count(), |q| {
                         of_k = fresh::written(k.elem_count(), |k| {
                             of_v = fresh::written(v.elem_count(), |v| {
-                                let (q, k) = (HeadsMut::dense(q, sizes.queries, dim), HeadsMut::dense(k, sizes.keys, dim));
+                                let (q, k) =
+                                    (HeadsMut::dense(q, sizes.queries, dim), HeadsMut::dense(k, sizes.keys, dim));
                                 let v = HeadsMut::dense(v, sizes.keys, dim);
                                 result = backward(q, k, v, of_bias.as_deref_mut());
                             });

@@ -151,12 +151,15 @@ impl Operator for Normalisation {
             let channel = plane % channels;
             let (mean, scale, bias) = (mean[channel], inverse[channel] * gain_rows[channel], bias_rows[channel]);
             let x = &x_rows[plane * places..][..places];
-            vectorised(|| {
-                for (of_x, x) in of_x.iter_mut().zip(x) {
-                    let cut = relu && (x - mean).mul_add(scale, bias) <= 0.0;
-                    *of_x = if cut { 0.0 } else { *of_x * scale };
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (of_x, x) in of_x.iter_mut().zip(x) {
+                        let cut = relu && (x - mean).mul_add(scale, bias) <= 0.0;
+                        *of_x = if cut { 0.0 } else { *of_x * scale };
+                    }
+                },
+            );
         });
         to.add(x.id(), of_x);
         Ok(())

@@ -57,7 +57,10 @@ fn checked(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, how: Conv2d) -> R
     let Conv2d { stride, padding, dilation, groups } = how;
     let kernel = [kernel_height, kernel_width];
     if [stride, dilation, kernel, [filters, groups]].iter().flatten().any(|size| *size == 0) {
-        bail!("a convolution needs filters, kernel, stride, dilation and groups of at least 1: weight {:?}, {how:?}", weight.dims())
+        bail!(
+            "a convolution needs filters, kernel, stride, dilation and groups of at least 1: weight {:?}, {how:?}",
+            weight.dims()
+        )
     }
     if planes * groups != channels || !filters.is_multiple_of(groups) {
         bail!("a weight {:?} in {groups} groups does not fit an input {:?}", weight.dims(), x.dims())

@@ -24,8 +24,7 @@ pub fn cross_entropy(logits: Tensor, target: CrossEntropy<'_>) -> Result<(f64, V
     let CrossEntropy { labels, ignore, smoothing, scale } = target;
     let classes = check(&logits, labels, ignore)?;
     let rows = into_vec(logits)?;
-    let (loss, gradient, _) =
-        kernels::cross_entropy::forward_backward(rows, classes, labels, ignore, smoothing, scale);
+    let (loss, gradient, _) = kernels::cross_entropy::forward_backward(rows, classes, labels, ignore, smoothing, scale);
     Ok((loss, gradient))
 }
 

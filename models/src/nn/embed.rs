@@ -52,8 +52,14 @@ pub fn embed(tape: &Tape<'_>, x: &Tensor, class_token: Option<&Tensor>, position
             let source = class_rows.as_deref().unwrap_or_default().iter().chain(&x_rows[sample * patches * dim..]);
             y.iter_mut().zip(source).zip(&*position_rows).for_each(|((y, x), position)| *y = x + position);
         });
-        let operator =
-            || Embed { x: x.id(), class_token: class_token.map(Tensor::id), positions: positions.id(), samples, patches, dim };
+        let operator = || Embed {
+            x: x.id(),
+            class_token: class_token.map(Tensor::id),
+            positions: positions.id(),
+            samples,
+            patches,
+            dim,
+        };
         Ok((tensor_of(y, (samples, tokens, dim))?, keep.then(operator)))
     })
 }

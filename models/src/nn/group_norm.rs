@@ -29,15 +29,8 @@ pub fn group_norm(
         let (gain_rows, bias_rows) = (gain_values.rows()?, bias_values.rows()?);
         let group_norm::Normalised { y, mean, inverse } =
             group_norm::forward(&x_values.rows()?, sizes, groups, &gain_rows, &bias_rows, eps);
-        let operator = || GroupNorm {
-            x: x.clone(),
-            gain: gain.clone(),
-            bias: bias.clone(),
-            sizes,
-            groups,
-            mean,
-            inverse,
-        };
+        let operator =
+            || GroupNorm { x: x.clone(), gain: gain.clone(), bias: bias.clone(), sizes, groups, mean, inverse };
         Ok((tensor_of(y, x.shape())?, keep.then(operator)))
     })
 }

@@ -40,9 +40,8 @@ fn dense(tape: &Tape<'_>, x: &Tensor, layers: &[(&Tensor, Option<&Tensor>)], ord
     layers.iter().for_each(|(weight, bias)| read.extend([*weight].into_iter().chain(*bias)));
     tape.run("linear", 2 * (rows * weights) as u64, &read, |keep| {
         let values = Values::of(x);
-        let y = operator.with_layers(|layers| {
-            Ok(kernels::linear::forward(&values.rows()?, inputs, layers, tape.precision()))
-        })?;
+        let y = operator
+            .with_layers(|layers| Ok(kernels::linear::forward(&values.rows()?, inputs, layers, tape.precision())))?;
         let outputs = y.len() / rows.max(1);
         let y = tensor_of(y, with_width(x, outputs))?;
         drop(values);

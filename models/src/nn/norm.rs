@@ -16,8 +16,7 @@ pub fn layer_norm(tape: &Tape<'_>, x: &Tensor, gain: &Tensor, bias: &Tensor, eps
         let [x_values, gain_values, bias_values] = [x, gain, bias].map(Values::of);
         let norm::LayerNorm { y, mean, inverse } =
             norm::layer_norm(&x_values.rows()?, width, &gain_values.rows()?, &bias_values.rows()?, eps);
-        let operator =
-            keep.then(|| LayerNorm { x: x.clone(), gain: gain.clone(), bias: bias.clone(), mean, inverse });
+        let operator = keep.then(|| LayerNorm { x: x.clone(), gain: gain.clone(), bias: bias.clone(), mean, inverse });
         Ok((tensor_of(y, x.shape())?, operator))
     })
 }
@@ -39,7 +38,16 @@ impl Operator for LayerNorm {
         let mut of_x = None;
         to.parameters([Some(gain.id()), Some(bias.id())], |[gain, bias]| {
             let saved = (&mean[..], &inverse[..]);
-            of_x = Some(norm::layer_norm_backward(&x_rows, gain_rows.len(), &gain_rows, saved, &gradient, known, gain, bias));
+            of_x = Some(norm::layer_norm_backward(
+                &x_rows,
+                gain_rows.len(),
+                &gain_rows,
+                saved,
+                &gradient,
+                known,
+                gain,
+                bias,
+            ));
         });
         to.add(x.id(), of_x.expect("the place of the parameters was given"));
         Ok(())
@@ -74,7 +82,8 @@ impl Operator for RmsNorm {
         let known = to.take(x.id());
         let mut of_x = None;
         to.parameters([Some(gain.id())], |[gain]| {
-            of_x = Some(norm::rms_norm_backward(&x_rows, gain_rows.len(), &gain_rows, &inverse, &gradient, known, gain));
+            of_x =
+                Some(norm::rms_norm_backward(&x_rows, gain_rows.len(), &gain_rows, &inverse, &gradient, known, gain));
         });
         to.add(x.id(), of_x.expect("the place of the parameters was given"));
         Ok(())

@@ -198,7 +198,9 @@ fn attention_is_exact() {
     }
     let mismatch = inputs(&[&[2, 5, 6]]).remove(0);
     let tensor = Tensor::from_vec(mismatch.1, mismatch.0, &Device::Cpu).unwrap();
-    assert!(cross_attention(&Tape::evaluation(Precision::F32), &tensor, &tensor, &tensor, 4, Pattern::default()).is_err());
+    assert!(
+        cross_attention(&Tape::evaluation(Precision::F32), &tensor, &tensor, &tensor, 4, Pattern::default()).is_err()
+    );
 }
 
 #[test]
@@ -251,7 +253,9 @@ fn cross_entropy_is_exact() {
     let labels = [3, 0, 4, 1];
     for (smoothing, scale) in [(0.0f32, 1.0f32), (0.1, 0.25)] {
         let reference = |logits: &[f64]| cross_entropy_f64(logits, &labels, f64::from(smoothing), f64::from(scale));
-        let (loss, gradient) = cross_entropy(logits.copy().unwrap(), CrossEntropy { labels: &labels, ignore: None, smoothing, scale }).unwrap();
+        let (loss, gradient) =
+            cross_entropy(logits.copy().unwrap(), CrossEntropy { labels: &labels, ignore: None, smoothing, scale })
+                .unwrap();
         assert!((loss - reference(&exact)).abs() < TOLERANCE);
         let difference = |i: usize| {
             let at = |delta: f64| {
@@ -301,7 +305,10 @@ fn a_photograph_becomes_196_tokens_of_768() {
     assert_eq!(patches.dims(), [1, 14 * 14, 3 * 16 * 16]);
     let [weight, bias] = [vec![768, 3, 16, 16], vec![768]]
         .map(|shape| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap());
-    assert_eq!(linear(&Tape::evaluation(Precision::F32), &patches, &weight, Some(&bias)).unwrap().dims(), [1, 14 * 14, 768]);
+    assert_eq!(
+        linear(&Tape::evaluation(Precision::F32), &patches, &weight, Some(&bias)).unwrap().dims(),
+        [1, 14 * 14, 768]
+    );
 }
 
 #[test]
