@@ -31,3 +31,5 @@ bench:
     cargo build --release
     python3 bench/spine.py
     python3 bench/fashion.py
+    python3 bench/collective.py
+    python3 bench/training.py

@@ -14,6 +14,7 @@ mod export;
 mod follow;
 mod interrupts;
 mod job;
+mod memory;
 mod output;
 mod session;
 mod weights;

@@ -4,10 +4,19 @@ use std::sync::OnceLock;
 
 use pulp::Arch;
 
+/// The environment variable that asks for less than the machine has: `scalar`, or `avx2` on one with AVX-512. Results do not
+/// depend on it; that they do not can be seen with it.
+pub const VARIABLE: &str = "PHALANX_SIMD";
+
 /// The vector instructions that are used in this process.
 pub(crate) fn arch() -> Arch {
     static ARCH: OnceLock<Arch> = OnceLock::new();
-    *ARCH.get_or_init(Arch::new)
+    *ARCH.get_or_init(|| match std::env::var(VARIABLE).as_deref() {
+        Ok("scalar") => Arch::Scalar,
+        #[cfg(target_arch = "x86_64")]
+        Ok("avx2") => pulp::x86::V3::try_new().map_or(Arch::Scalar, Arch::V3),
+        _ => Arch::new(),
+    })
 }
 
 /// What [`arch`] found, as people call it.

@@ -22,6 +22,7 @@ pub use domain::schedule::learning_rate;
 pub use error::{ModelError, SnapshotError};
 pub use gradient::{Audit, Gradient, GradientSink, audit, clip_scale};
 pub use kernels::elementwise::add_into;
+pub use kernels::gemm::rate as peak_gflops;
 pub use layout::{Declaration, Layout, Parameter, Role};
 pub use network::{Batch, EvalSums, Network, TrainForward};
 pub use optimizer::{Optimizer, Update};

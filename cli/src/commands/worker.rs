@@ -13,6 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::interrupts::Interrupts;
 
 pub(crate) async fn run(args: WorkerArgs) -> Result<Exit, Failure> {
+    crate::memory::keep_freed();
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let shutdown = CancellationToken::new();
     if args.exit_with_stdin {
