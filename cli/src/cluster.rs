@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use domain::engine::Timing;
+use worker::Profiling;
 
 use crate::client::Client;
 use crate::embedded::{self, Embedded};
@@ -15,6 +16,8 @@ pub(crate) struct Cluster {
     pub(crate) embedded: Embedded,
     pub(crate) workers: Workers,
     state_dir: PathBuf,
+    /// Where its workers write profiles, if they do.
+    pub(crate) profile_folder: Option<PathBuf>,
 }
 
 /// How a cluster comes to its end.
@@ -33,15 +36,20 @@ impl Cluster {
         state_dir: &Path,
         count: u32,
         threads: Option<u32>,
+        profile: Option<Profiling>,
     ) -> Result<Self, Failure> {
         let plan = Plan {
             coordinator: embedded.url().to_owned(),
             workers: count,
             threads: threads.unwrap_or_else(|| workers::threads_for(count)),
             log_dir: state_dir.join("logs"),
+            profile,
         };
         match Workers::start(&plan) {
-            Ok(workers) => Ok(Self { embedded, workers, state_dir: state_dir.to_owned() }),
+            Ok(workers) => {
+                let profile_folder = plan.profile.map(|profile| profile.folder);
+                Ok(Self { embedded, workers, state_dir: state_dir.to_owned(), profile_folder })
+            }
             Err(failure) => {
                 embedded.shut_down().await?;
                 Err(failure)

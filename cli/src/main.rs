@@ -16,6 +16,7 @@ mod interrupts;
 mod job;
 mod memory;
 mod output;
+mod profile;
 mod session;
 mod weights;
 mod workers;

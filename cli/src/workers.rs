@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use worker::Profiling;
 
 use crate::exit::Failure;
 use crate::output::escape_lines;
@@ -54,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) threads: u32,
     /// Where `worker-N.log` is written.
     pub(crate) log_dir: PathBuf,
+    /// What they profile.
+    pub(crate) profile: Option<Profiling>,
 }
 
 /// What happened to a worker process.
@@ -193,6 +196,9 @@ impl Keeper {
             .stderr(self.log.file.try_clone()?)
             .process_group(0)
             .kill_on_drop(true);
+        if let Some(Profiling { folder, steps }) = &self.plan.profile {
+            command.arg("--profile").arg(folder).args(["--profile-steps", &steps.to_string()]);
+        }
         let mut child = command.spawn()?;
         // Waiting for a child closes its standard input unless that is held elsewhere.
         let stdin = child.stdin.take();
@@ -313,6 +319,7 @@ mod tests {
             workers: 1,
             threads: 1,
             log_dir: dir.path().to_owned(),
+            profile: None,
         };
         let mut workers = Workers::start(&plan).unwrap();
         let mut died = 0;

@@ -161,6 +161,21 @@ fn help_names_every_command_and_exit_code() {
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
 }
 
+#[test]
+fn what_profiles_are_asked_for_with_is_explained_and_checked() {
+    let dir = folder();
+    for (verb, option) in
+        [("launch", "--profile[=<FIRST-LAST>]"), ("resume", "--profile[=<FIRST-LAST>]"), ("worker", "--profile <DIR>")]
+    {
+        let help = text(&run(dir.path(), &format!("{verb} --help")).stdout);
+        assert!(help.contains(option) && help.contains("ui.perfetto.dev"), "{verb}: {help}");
+    }
+    let refused = run(dir.path(), "launch good.yaml --profile=7-3");
+    assert_eq!(refused.status.code(), Some(2));
+    let stderr = text(&refused.stderr);
+    assert!(stderr.contains("must be FIRST-LAST, such as 3-7, counted from 1"), "{stderr}");
+}
+
 /// A running coordinator, killed when dropped.
 struct Service {
     process: Child,

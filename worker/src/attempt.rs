@@ -12,6 +12,7 @@ use crate::checkpoint::Saver;
 use crate::device::{Inbox, Parts};
 use crate::form::{self, Means};
 use crate::orders::Orders;
+use crate::profile::Recorder;
 use crate::report::chain;
 use crate::state::Trial;
 use crate::training::{self, Training};
@@ -131,7 +132,15 @@ impl Device {
             outbox.send(Report::Formed { trial, generation, position });
         }
         let group = Background::start(Box::new(group)).map_err(Halt::failed)?;
-        Training::new(training::Parts { assignment, trial, group, orders, outbox, saver })?.run()
+        let recorder = Recorder::new(parts.profile.clone());
+        let mut training =
+            Training::new(training::Parts { assignment, trial, group, orders, outbox, saver, recorder })?;
+        let ended = training.run();
+        training.end_profile();
+        if training.is_profiled {
+            parts.profile = None;
+        }
+        ended
     }
 
     fn completed(&self, assignment: &Assignment, outcome: AttemptOutcome) {

@@ -250,6 +250,7 @@ mod tests {
             bind: "127.0.0.1".parse().unwrap(),
             orphan_limit,
             threads: None,
+            profile: None,
         };
         let (attached, streams) = mpsc::channel(1);
         let server = tonic::transport::Server::builder()
@@ -267,7 +268,7 @@ mod tests {
             ring_address: ring.local_addr().to_string(),
         };
         let outbox = Outbox::default();
-        let parts = device::Parts { ring, offers: Offers::default(), outbox: outbox.clone() };
+        let parts = device::Parts { ring, offers: Offers::default(), outbox: outbox.clone(), profile: None };
         let device = device::start(parts).unwrap();
         let (commands, reports) = (device.commands, outbox.clone());
         let serving = tokio::spawn(async move {

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::attempt;
 use crate::checkpoint::Saver;
 use crate::peer::Offers;
+use crate::profile::Profiling;
 use crate::report::Outbox;
 
 /// Backward passes recurse over the graph, some 100 bytes of stack an operation; 64 MiB hold the deepest models.
@@ -23,6 +24,8 @@ pub(crate) struct Parts {
     pub(crate) ring: collective::ring::Listener,
     pub(crate) offers: Offers,
     pub(crate) outbox: Outbox,
+    /// What is still to be profiled.
+    pub(crate) profile: Option<Profiling>,
 }
 
 /// The device thread while it runs.

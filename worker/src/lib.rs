@@ -4,7 +4,8 @@
 //! the loop and [`step`] one turn of it, [`evaluation`] measures, [`agreement`] is what the ranks tell each other.
 //! [`connection`] keeps the stream to the coordinator, [`report`] what is on its way there, [`records`] what is not yet
 //! durable there, [`orders`] what has come from there. [`peer`] brings members up to date, [`checkpoint`] saves in the
-//! background what [`state`] and its [`sidecar`] hold, [`device`] is the thread that all tensors live on.
+//! background what [`state`] and its [`sidecar`] hold, [`device`] is the thread that all tensors live on. [`profile`] notes
+//! where the time of a few steps goes, and [`trace`] is the file that it leaves.
 
 mod agreement;
 mod attempt;
@@ -15,12 +16,14 @@ mod evaluation;
 mod form;
 mod orders;
 mod peer;
+mod profile;
 mod records;
 mod reduction;
 mod report;
 mod sidecar;
 mod state;
 mod step;
+mod trace;
 mod training;
 
 #[cfg(test)]
@@ -35,6 +38,8 @@ use domain::ids::WorkerId;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use crate::profile::{ProfiledSteps, Profiling};
+
 /// What a worker needs to know at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -46,6 +51,8 @@ pub struct Config {
     pub orphan_limit: Duration,
     /// Threads that compute; all cores if not given. The results do not depend on it.
     pub threads: Option<NonZeroUsize>,
+    /// Whether it profiles the first group that it makes steps in.
+    pub profile: Option<Profiling>,
 }
 
 /// Why a worker ended without a fault.
@@ -110,7 +117,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<Ending, 
     let peers = tokio::spawn(peer::serve(peer_listener, offers.clone(), shutdown.child_token()));
     let outbox = report::Outbox::default();
     let device::Device { commands, thread, ended } =
-        device::start(device::Parts { ring, offers, outbox: outbox.clone() }).map_err(WorkerError::Thread)?;
+        device::start(device::Parts { ring, offers, outbox: outbox.clone(), profile: config.profile.clone() })
+            .map_err(WorkerError::Thread)?;
     let ending = tokio::select! {
         ending = connection::serve(&config, &info, &outbox, &commands, &shutdown) => ending,
         _ = ended => Err(WorkerError::Panicked),

@@ -23,12 +23,16 @@ const NAMES_MAX: usize = 20;
 impl Training<'_> {
     /// Makes the next step: the same on every rank, and on any number of ranks.
     pub(crate) fn step(&mut self) -> Result<(), Halt> {
+        let next = self.state.progress.position.step.next();
+        self.recorder.begin_step(next.0, &mut self.state.network);
         let (index, micro_batches) = self.batches.next().map_err(Halt::failed)?;
         self.clock.outside_model();
+        self.recorder.phase("data");
 
         let computed = self.compute_and_reduce(index, micro_batches)?;
         let Agreed { loss, reads } = self.agree(computed)?;
         self.clock.outside_model();
+        self.recorder.phase("agree");
 
         let step = Step(index).next();
         let grad_norm = self.gradient.norm();
@@ -40,12 +44,17 @@ impl Training<'_> {
         }
         self.state.progress.position = Position { step, evaluated: false };
         self.clock.inside_model();
+        self.recorder.phase("update");
 
         let (micros, micros_outside_model) = self.clock.take();
         let generation = self.assignment.generation;
         let record = StepRecord { step, generation, loss, grad_norm, lr, skipped, micros, micros_outside_model, reads };
         self.report(Record::Step(record));
         self.clock.outside_model();
+        self.recorder.phase("report");
+        if self.recorder.end_step() {
+            self.end_profile();
+        }
         Ok(())
     }
 
@@ -73,11 +82,14 @@ impl Training<'_> {
                 scale,
             };
             reduction.next(micro_batch);
-            let loss = network.loss_and_gradient(batch, forward, &mut reduction).map_err(Halt::failed)?;
+            let mut sink = self.recorder.watch(&mut reduction);
+            let loss = network.loss_and_gradient(batch, forward, &mut sink).map_err(Halt::failed)?;
+            self.recorder.passes();
             parts.push(MicroBatchPart { loss, samples });
         }
         self.clock.inside_model();
         reduction.finish(&mut self.gradient)?;
+        self.recorder.phase("reduce");
         Ok(parts)
     }
 

@@ -10,11 +10,13 @@ use domain::ids::Step;
 use domain::record::{EvalRecord, Position, Record};
 use domain::stop::Verdict;
 use models::{EvalSums, Gradient};
+use tracing::info;
 
 use crate::attempt::Halt;
 use crate::checkpoint::{Part, Saver, Written};
 use crate::evaluation::Evaluation;
 use crate::orders::{Orders, Wish};
+use crate::profile::Recorder;
 use crate::records::Records;
 use crate::reduction::Spare;
 use crate::report::Outbox;
@@ -33,6 +35,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) orders: Orders<'a>,
     pub(crate) outbox: &'a Outbox,
     pub(crate) saver: &'a mut Saver,
+    pub(crate) recorder: Recorder,
 }
 
 /// A formed group at work, as one rank sees it.
@@ -50,6 +53,9 @@ pub(crate) struct Training<'a> {
     pub(crate) gradient: Gradient,
     pub(crate) spare: Spare,
     pub(crate) clock: Clock,
+    pub(crate) recorder: Recorder,
+    /// A profile was written.
+    pub(crate) is_profiled: bool,
     /// What some rank wished by the end of the last step.
     pub(crate) wish: Wish,
     /// The newest step whose state is saved or being saved.
@@ -61,7 +67,7 @@ pub(crate) struct Training<'a> {
 impl<'a> Training<'a> {
     /// Prepares the loop of a group whose members all hold the trial's state.
     pub(crate) fn new(parts: Parts<'a>) -> Result<Self, Halt> {
-        let Parts { assignment, trial, group, orders, outbox, saver } = parts;
+        let Parts { assignment, trial, group, orders, outbox, saver, recorder } = parts;
         let Trial { job, state, records, generation: _ } = trial;
         let state = state.as_mut().expect("a group forms around a state");
         let position = state.progress.position;
@@ -93,6 +99,8 @@ impl<'a> Training<'a> {
             gradient,
             spare: Spare::default(),
             clock: Clock::start(),
+            recorder,
+            is_profiled: false,
             wish: Wish::default(),
             saved,
             writing: None,
@@ -120,6 +128,21 @@ impl<'a> Training<'a> {
             }
             self.clock.pause();
             self.step()?;
+        }
+    }
+
+    /// Writes the steps that were profiled. That it cannot be done is no reason to end a training.
+    pub(crate) fn end_profile(&mut self) {
+        let rank = self.group.rank();
+        let member = &self.assignment.members[rank as usize];
+        let worker = format!("worker {} on {} (pid {})", member.id.short(), member.host, std::process::id());
+        match self.recorder.end(&mut self.state.network, rank, worker) {
+            None => {}
+            Some(Ok(path)) => {
+                info!(path = %path.display(), "profile written");
+                self.is_profiled = true;
+            }
+            Some(Err(cause)) => self.log("warn", format!("rank {rank} cannot write its profile: {cause}")),
         }
     }
 

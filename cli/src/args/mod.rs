@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 pub(crate) use self::place::{PlaceArgs, StateDirArgs};
 pub(crate) use self::verbs::{
     AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, CompletionsArgs,
-    CoordinatorServiceArgs, ExportArgs, LaunchArgs, ListArgs, LogsArgs, ResumeArgs, StatusArgs, StopArgs, ValidateArgs,
-    VerifyArgs, WorkerArgs,
+    CoordinatorServiceArgs, ExportArgs, LaunchArgs, ListArgs, LocalArgs, LogsArgs, ResumeArgs, StatusArgs, StopArgs,
+    ValidateArgs, VerifyArgs, WorkerArgs,
 };
 
 const EXIT_CODES: &str = "\
@@ -94,6 +94,9 @@ mod tests {
             "phalanx launch job.yaml",
             "phalanx launch job.yaml --workers 4 --threads 1 --name again --state-dir s --json",
             "phalanx launch job.yaml --coordinator http://10.0.0.1:7070",
+            "phalanx launch job.yaml --profile",
+            "phalanx launch --profile job.yaml",
+            "phalanx launch --profile=10-12 job.yaml",
             "phalanx resume digits --workers 3",
             "phalanx stop digits",
             "phalanx status",
@@ -108,6 +111,7 @@ mod tests {
             "phalanx validate a.yaml b.yaml",
             "phalanx coordinator --listen 0.0.0.0:7070",
             "phalanx worker --coordinator 127.0.0.1:7070 --bind 10.0.0.2 --threads 2 --orphan-limit 30",
+            "phalanx worker --coordinator 127.0.0.1:7070 --profile traces --profile-steps 2-3",
             "phalanx completions zsh",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).unwrap_err());
@@ -131,6 +135,9 @@ mod tests {
             ("phalanx launch job.yaml --quick", UnknownArgument),
             ("phalanx launch job.yaml --coordinator http://a:1 --threads 2", ArgumentConflict),
             ("phalanx launch job.yaml --coordinator http://a:1 --listen 127.0.0.1:1", ArgumentConflict),
+            ("phalanx launch job.yaml --profile=7-3", ValueValidation),
+            ("phalanx launch job.yaml --profile=1-1000", ValueValidation),
+            ("phalanx launch job.yaml --coordinator http://a:1 --profile", ArgumentConflict),
             ("phalanx status ../../x", ValueValidation),
             ("phalanx stop", MissingRequiredArgument),
             ("phalanx worker", MissingRequiredArgument),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, value_parser};
 use domain::ids::RunName;
 use domain::spec::file::{STEPS_MAX, WORKERS_MAX};
+use worker::ProfiledSteps;
 
 use super::{PlaceArgs, StateDirArgs};
 
@@ -40,6 +41,10 @@ pub(crate) struct LocalArgs {
     /// Where the coordinator in this process listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", conflicts_with = "coordinator")]
     pub(crate) listen: SocketAddr,
+    /// Write where the time of steps FIRST-LAST goes, one trace for ui.perfetto.dev per worker, and print a table
+    #[arg(long, value_name = "FIRST-LAST", conflicts_with = "coordinator", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "3-7")]
+    pub(crate) profile: Option<ProfiledSteps>,
 }
 
 #[derive(Debug, Args)]
@@ -223,6 +228,12 @@ pub(crate) struct WorkerArgs {
     /// Seconds to go on without hearing from the coordinator
     #[arg(long, value_name = "S", default_value_t = 600, value_parser = value_parser!(u64).range(1..=ORPHAN_LIMIT_MAX))]
     pub(crate) orphan_limit: u64,
+    /// Write where the time of some steps goes to profile-RANK.json in this folder, for ui.perfetto.dev
+    #[arg(long, value_name = "DIR")]
+    pub(crate) profile: Option<PathBuf>,
+    /// Which steps, counted from the first that a group makes
+    #[arg(long, value_name = "FIRST-LAST", default_value_t, requires = "profile")]
+    pub(crate) profile_steps: ProfiledSteps,
     /// End when standard input is closed: how a worker notices that the process which started it is gone
     #[arg(long)]
     pub(crate) exit_with_stdin: bool,

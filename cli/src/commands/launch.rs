@@ -1,11 +1,14 @@
 //! `phalanx launch`: from a job file to a trained model.
 
+use std::path::Path;
+
 use anyhow::Context;
 use domain::spec::JobSpec;
 use proto::v1::Run;
 use tonic::Code;
+use worker::Profiling;
 
-use crate::args::LaunchArgs;
+use crate::args::{LaunchArgs, LocalArgs};
 use crate::client::Client;
 use crate::cluster::{Cluster, Ending, start_coordinator};
 use crate::exit::{Exit, Failure};
@@ -13,6 +16,7 @@ use crate::follow::{self, Ended};
 use crate::interrupts::Interrupts;
 use crate::job::{self, Overrides};
 use crate::output::Show;
+use crate::profile;
 
 pub(crate) async fn run(args: LaunchArgs) -> Result<Exit, Failure> {
     let overrides = Overrides { name: args.name.clone(), workers: args.workers, steps: None };
@@ -38,7 +42,8 @@ async fn on_own_cluster(args: &LaunchArgs, spec: &JobSpec) -> Result<Exit, Failu
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let submitted = start_coordinator(state_dir, args.local.listen, async |client| submit(client, spec).await);
     let (embedded, client, run) = submitted.await?;
-    let cluster = Cluster::complete(embedded, state_dir, spec.workers, args.local.threads).await?;
+    let profile = profiling(&args.local, state_dir, &run)?;
+    let cluster = Cluster::complete(embedded, state_dir, spec.workers, args.local.threads, profile).await?;
     let mut show = Show::new(args.json);
     show.started(&run, client.url(), Some(spec.workers))?;
     train(cluster, &client, &run, &mut show, &mut interrupts).await
@@ -57,10 +62,22 @@ pub(crate) async fn train(
         Ok(Ended::Run(_) | Ended::Detached) => Ending::Orderly,
         Ok(Ended::AtOnce) | Err(_) => Ending::AtOnce,
     };
+    let profile_folder = cluster.profile_folder.clone();
     let closed = cluster.end(ending).await;
+    if let Some(folder) = &profile_folder {
+        profile::show(folder, show)?;
+    }
     let exit = follow::conclude(ended?, &run.name, show)?;
     closed?;
     Ok(exit)
+}
+
+/// What workers of ours are to profile of `run`, if that is asked for. Nothing is left of an earlier profile then.
+pub(crate) fn profiling(local: &LocalArgs, state_dir: &Path, run: &Run) -> Result<Option<Profiling>, Failure> {
+    let Some(steps) = local.profile else { return Ok(None) };
+    let folder = profile::folder(state_dir, &run.name);
+    profile::clear(&folder)?;
+    Ok(Some(Profiling { folder, steps }))
 }
 
 /// Hands the job in.

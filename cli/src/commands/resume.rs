@@ -44,7 +44,8 @@ async fn on_own_cluster(args: &ResumeArgs) -> Result<Exit, Failure> {
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let taken_up = start_coordinator(state_dir, args.local.listen, async |client| take_up(client, args).await);
     let (embedded, client, (run, workers)) = taken_up.await?;
-    let cluster = Cluster::complete(embedded, state_dir, workers, args.local.threads).await?;
+    let profile = launch::profiling(&args.local, state_dir, &run)?;
+    let cluster = Cluster::complete(embedded, state_dir, workers, args.local.threads, profile).await?;
     let mut show = Show::new(args.json);
     show.started(&run, client.url(), Some(workers))?;
     launch::train(cluster, &client, &run, &mut show, &mut interrupts).await

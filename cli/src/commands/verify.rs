@@ -102,7 +102,7 @@ impl Bench<'_> {
         let state_dir = self.dir.join(case.name.replace(' ', "-"));
         let started = start_coordinator(&state_dir, ANY_LOCAL_PORT, async |client| launch::submit(client, &spec).await);
         let (embedded, mut client, run) = started.await?;
-        let mut cluster = Cluster::complete(embedded, &state_dir, case.workers, self.threads).await?;
+        let mut cluster = Cluster::complete(embedded, &state_dir, case.workers, self.threads, None).await?;
         let trained = self.train_on(&mut cluster, &mut client, run, case).await;
         let ending = if matches!(trained, Ok(Some(_))) { Ending::Orderly } else { Ending::AtOnce };
         let closed = cluster.end(ending).await;

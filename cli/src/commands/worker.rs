@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
-use worker::{Ending, WorkerError};
+use worker::{Ending, Profiling, WorkerError};
 
 use crate::args::WorkerArgs;
 use crate::client::with_scheme;
@@ -24,6 +24,7 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<Exit, Failure> {
         bind: args.bind,
         orphan_limit: Duration::from_secs(args.orphan_limit),
         threads: args.threads,
+        profile: args.profile.map(|folder| Profiling { folder, steps: args.profile_steps }),
     };
     let asked = async {
         interrupts.next().await;

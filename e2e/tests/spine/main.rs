@@ -5,3 +5,4 @@ mod commands;
 mod exact;
 mod faults;
 mod phalanx;
+mod profile;

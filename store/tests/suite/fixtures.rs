@@ -8,8 +8,8 @@ use domain::ids::{Generation, RunName, Step, TrialId, WorkerId};
 use domain::record::{EvalRecord, Read, Record, SavedPart, StepRecord};
 use domain::spec::{
     AugmentSpec, CheckpointSpec, DataSource, DataSpec, Decay, EarlyStoppingSpec, EvalMetric, EvalSpec, Every, Holdout,
-    JobSpec, ModelSpec, NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, Precision, ScheduleShape, ScheduleSpec, TrainSpec,
-    VitSpec,
+    JobSpec, ModelSpec, NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, Precision, ScheduleShape, ScheduleSpec,
+    TrainSpec, VitSpec,
 };
 use safetensors::tensor::{Dtype, TensorView};
 use store::{CheckpointStore, MANIFEST_VERSION, Manifest};

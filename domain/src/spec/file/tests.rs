@@ -416,7 +416,11 @@ fn each_mistake_has_its_place_and_its_remedy() {
             "    format: csv\n    images: hi",
             "11:13: data.holdout.format: must be idx or image_folder (\"csv\")",
         ),
-        ("precision: bf16", "precision: f16", "39:14: train.precision: must be f32 or bf16 (\"f16\")\n  hint: did you mean bf16?"),
+        (
+            "precision: bf16",
+            "precision: f16",
+            "39:14: train.precision: must be f32 or bf16 (\"f16\")\n  hint: did you mean bf16?",
+        ),
         ("images: i\n", "images: ''\n", "8:11: data.images: must be the path of a file or folder (\"\")"),
     ] {
         let expected = format!("job.yaml:{expected}\n1 problem");
