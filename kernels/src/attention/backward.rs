@@ -11,7 +11,7 @@ use crate::threads::{self, Shared};
 /// Queries of a tile. Part of the gradients of keys and values.
 const QUERIES: usize = 96;
 
-/// The gradients of [`forward`](super::forward), from the gradient of its output and what it returned; everything else is
+/// The gradients of [`forward`](super::forward()), from the gradient of its output and what it returned; everything else is
 /// what it was given. Every element of the gradients is written.
 ///
 /// With `P` the probabilities, `dP = dO V^T` (dropped like them) and `D` the sums of `dO * O` over each row: `dS = P * (dP - D)`

@@ -199,7 +199,8 @@ impl Layout {
             let step = if lanes.len() > 1 { lanes[1] - lanes[0] } else { 1 };
             let mut all = [0; W];
             for (lane, place) in all.iter_mut().enumerate() {
-                *place = lanes.get(lane).copied().unwrap_or(lanes[lanes.len() - 1] + (lane + 1 - lanes.len()) * step);
+                let beyond = || lanes[lanes.len() - 1] + (lane + 1 - lanes.len()) * step;
+                *place = lanes.get(lane).copied().unwrap_or_else(beyond);
             }
             let (starts, runs) = runs(&all);
             let reach = furthest + all.iter().max().expect("a place");
