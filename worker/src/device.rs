@@ -56,8 +56,8 @@ pub(crate) fn start(parts: Parts) -> std::io::Result<Device> {
     Ok(Device { commands, thread, ended })
 }
 
-/// What both sides of the channel see: locked for a few moves of memory only. The connection needs it to wake the
-/// device thread out of a collective whose group no longer exists.
+/// What both sides of the channel see: locked for a few moves of memory only. It is shared, and no message, because the
+/// connection must wake the device thread out of a collective whose group no longer exists, when that thread reads none.
 #[derive(Default)]
 struct Shared {
     checkpoint_url: String,

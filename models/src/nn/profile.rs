@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Profile {
     began: Instant,
+    /// A lock, since a pass runs on a thread of the pool while its owner keeps the profile; nobody else waits for it.
     spans: Mutex<Vec<Span>>,
 }
 
