@@ -11,6 +11,7 @@ pub mod keep;
 pub mod random;
 pub mod record;
 pub mod schedule;
+pub mod search;
 pub mod sim;
 pub mod spec;
 pub mod stop;

@@ -24,6 +24,8 @@ pub enum Purpose {
     Holdout,
     /// Data augmentation; coordinates: epoch, sample.
     Augmentation,
+    /// What a search tries; coordinates: the trial, and what of it.
+    Search,
     /// What happens in a simulation of [`crate::sim`]; no coordinates.
     Simulation,
 }
@@ -36,6 +38,7 @@ impl Purpose {
             Purpose::Order => "order",
             Purpose::Holdout => "holdout",
             Purpose::Augmentation => "augmentation",
+            Purpose::Search => "search",
             Purpose::Simulation => "simulation",
         }
     }
