@@ -1,6 +1,7 @@
 //! How fast attention is: `cargo run --release -p kernels --example attention_rate -- [THREADS]`.
 //!
-//! The shapes are those of ViT-Ti/16 with 8 images, GPT-2 with 512 tokens, and BERT-base with 8 x 128. Counted are `4 * queries *
+//! The shapes are those of ViT-Ti/16 with 8 images, GPT-2 with 512 tokens, BERT-base with 8 x 128, and
+//! two with few tokens, the first of them that of the example job on digits. Counted are `4 * queries *
 //! keys * head_dim` operations a head forward and `10 * ..` backward, half of them if the mask is causal. The fastest of many runs
 //! is printed, since the machine may be busy.
 #![expect(clippy::print_stdout, reason = "it is a program")]
@@ -14,13 +15,15 @@ use kernels::gemm::Precision;
 /// Name; samples, tokens, heads, values of a head; whether the mask is causal.
 type Shape = (&'static str, [usize; 4], bool);
 
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 8] = [
     ("ViT-Ti", [8, 197, 3, 64], false),
     ("GPT-2, causal", [1, 512, 12, 64], true),
     ("GPT-2, everything", [1, 512, 12, 64], false),
     ("BERT", [8, 128, 12, 64], false),
     ("heads of 32", [8, 197, 6, 32], false),
     ("heads of 16", [8, 65, 12, 16], false),
+    ("5 tokens of 16", [16, 5, 4, 16], false),
+    ("8 tokens of 64", [16, 8, 4, 64], false),
 ];
 
 fn main() -> Result<(), String> {
@@ -46,7 +49,7 @@ fn measure((name, [samples, tokens, heads, head_dim], causal): Shape) {
     let seen = if causal { tokens * (tokens + 1) / 2 } else { tokens * tokens };
     let operations = 1e-9 * (samples * heads * seen * head_dim) as f64;
     let mut fastest = [f64::MAX; 4];
-    for _ in 0..(4.0 / operations / 28.0).clamp(10.0, 200.0) as usize {
+    for _ in 0..(4.0 / operations / 28.0).clamp(10.0, 2000.0) as usize {
         for (precision, fastest) in [Precision::F32, Precision::Bf16].into_iter().zip(fastest.as_chunks_mut().0) {
             let [fastest_forward, fastest_backward]: &mut [f64; 2] = fastest;
             let begin = Instant::now();

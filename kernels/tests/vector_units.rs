@@ -48,27 +48,9 @@ fn results() -> Vec<(&'static str, u64)> {
     note("layer norm, backward", &norm::layer_norm_backward(&x, inputs, &gain, saved, &normed.y, None, None, None));
     note("rms norm", &norm::rms_norm(&x, inputs, &gain, 1e-5).y);
 
-    let sizes = Sizes { samples: 2, queries: 71, keys: 71, heads: 3, head_dim: 20 };
-    let width = sizes.heads * sizes.head_dim;
-    let qkv = values(6, 2 * 71 * 3 * width);
-    let [q, k, v] = Heads::thirds(&qkv, 71, width);
-    let mask = Mask { causal: true, ..Mask::default() };
-    let seen = attention::forward(sizes, 0.2, q, k, v, mask, Precision::F32);
-    note("attention", &seen.out);
-    let gradient = values(7, seen.out.len());
-    let [mut of_q, mut of_k, mut of_v] = [(); 3].map(|()| vec![std::mem::MaybeUninit::uninit(); gradient.len()]);
-    let into = Gradients {
-        q: HeadsMut::dense(&mut of_q, 71, width),
-        k: HeadsMut::dense(&mut of_k, 71, width),
-        v: HeadsMut::dense(&mut of_v, 71, width),
-        bias: None,
-    };
-    let saved = (&seen.out[..], &seen.log_sums[..]);
-    attention::backward(sizes, 0.2, q, k, v, mask, saved, &gradient, into, Precision::F32);
-    for written in [of_q, of_k, of_v] {
-        // SAFETY: the backward pass writes every element.
-        let values: Vec<f32> = written.into_iter().map(|value| unsafe { value.assume_init() }).collect();
-        note("attention, backward", &values);
+    for (tokens, dropout) in [(71, None), (5, Some(attention::Dropout { probability: 0.1, key: 3 }))] {
+        let mask = Mask { causal: true, dropout, ..Mask::default() };
+        attended(tokens, mask).iter().for_each(|values| note("attention", values));
     }
 
     let (loss, gradient, _) = cross_entropy::forward_backward(x.clone(), inputs, &[3; 53], None, 0.1, 0.5);
@@ -102,6 +84,29 @@ fn results() -> Vec<(&'static str, u64)> {
     note("adamw", &weights);
     note("sum of squares", &[optimizer::sum_of_squares(&x) as f32]);
     found
+}
+
+/// Output, and gradients of queries, keys and values.
+fn attended(tokens: usize, mask: Mask<'_>) -> [Vec<f32>; 4] {
+    let sizes = Sizes { samples: 2, queries: tokens, keys: tokens, heads: 3, head_dim: 20 };
+    let width = sizes.heads * sizes.head_dim;
+    let qkv = values(6, 2 * tokens * 3 * width);
+    let [q, k, v] = Heads::thirds(&qkv, tokens, width);
+    let seen = attention::forward(sizes, 0.2, q, k, v, mask, Precision::F32);
+    let gradient = values(7, seen.out.len());
+    let [mut of_q, mut of_k, mut of_v] = [(); 3].map(|()| vec![std::mem::MaybeUninit::uninit(); gradient.len()]);
+    let into = Gradients {
+        q: HeadsMut::dense(&mut of_q, tokens, width),
+        k: HeadsMut::dense(&mut of_k, tokens, width),
+        v: HeadsMut::dense(&mut of_v, tokens, width),
+        bias: None,
+    };
+    let saved = (&seen.out[..], &seen.log_sums[..]);
+    attention::backward(sizes, 0.2, q, k, v, mask, saved, &gradient, into, Precision::F32);
+    // SAFETY: the backward pass writes every element.
+    let written =
+        |values: Vec<std::mem::MaybeUninit<f32>>| values.into_iter().map(|v| unsafe { v.assume_init() }).collect();
+    [seen.out, written(of_q), written(of_k), written(of_v)]
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 
 use super::tile::{Right, product};
-use super::{Gradients, Heads, Mask, Problem, Sizes};
+use super::{Gradients, Heads, Mask, Problem, Sizes, short};
 use crate::gemm::kernel;
 use crate::gemm::{Matrix, Precision, Start};
 use crate::math::{dot, exp};
@@ -40,14 +40,17 @@ pub fn backward(
     assert_eq!(out.len(), samples * queries * width, "the output is [samples, queries, heads * head_dim]");
     assert_eq!(log_sums.len(), samples * heads * queries, "the sums are [samples, heads, queries]");
     assert_eq!(grad_out.len(), out.len(), "the gradient has the shape of the output");
-    let Gradients { q: grad_q, k: grad_k, v: grad_v, bias } = into;
-    grad_q.check([samples, queries, width]);
-    grad_k.check([samples, keys, width]);
-    grad_v.check([samples, keys, width]);
+    into.q.check([samples, queries, width]);
+    into.k.check([samples, keys, width]);
+    into.v.check([samples, keys, width]);
     assert!(
-        bias.as_ref().is_none_or(|bias| bias.len() == heads * queries * keys),
+        into.bias.as_ref().is_none_or(|bias| bias.len() == heads * queries * keys),
         "the bias is [heads, queries, keys]"
     );
+    if samples * heads * queries * keys * head_dim > 0 && problem.is_short() {
+        return short::backward(&problem, log_sums, grad_out, into);
+    }
+    let Gradients { q: grad_q, k: grad_k, v: grad_v, bias } = into;
     let cost = samples * heads * (queries + 1) * (keys + 1) * head_dim;
     if cost == 0 {
         if let Some(bias) = bias {
@@ -70,9 +73,9 @@ pub fn backward(
                 || {
                     // SAFETY: each head of a sample is one task's alone.
                     unsafe {
-                        grad_q.write(sample, head, &scratch.q, head_dim, scale);
-                        grad_k.write(sample, head, &scratch.k, head_dim, scale);
-                        grad_v.write(sample, head, &scratch.v, head_dim, 1.0);
+                        grad_q.write([sample, head], &scratch.q, [head_dim; 2], scale);
+                        grad_k.write([sample, head], &scratch.k, [head_dim; 2], scale);
+                        grad_v.write([sample, head], &scratch.v, [head_dim; 2], 1.0);
                     }
                 },
             );

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 
 use super::tile::{Right, exponentials, product};
-use super::{Forward, Heads, Mask, Problem, Sizes};
+use super::{Forward, Heads, Mask, Problem, Sizes, short};
 use crate::fresh;
 use crate::gemm::{Matrix, Precision, Start};
 use crate::math::{exp, largest, ln};
@@ -29,10 +29,14 @@ pub fn forward(
     problem.check();
     let Sizes { samples, queries, keys, heads, head_dim } = sizes;
     let (groups, width) = (samples * heads, heads * head_dim);
-    let mut log_sums = vec![f32::NEG_INFINITY; groups * queries];
     if groups * queries * keys * head_dim == 0 {
+        let log_sums = vec![f32::NEG_INFINITY; groups * queries];
         return Forward { out: vec![0.0; samples * queries * width], log_sums };
     }
+    if problem.is_short() {
+        return short::forward(&problem);
+    }
+    let mut log_sums = vec![f32::NEG_INFINITY; groups * queries];
     let (len_k, len_v) = (Right::len(head_dim, keys), Right::len(keys, head_dim));
     let cost = groups * queries * keys * head_dim / 16;
     thread_local!(static PACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });

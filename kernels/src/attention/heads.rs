@@ -99,15 +99,23 @@ impl<'a> HeadsMut<'a> {
         assert!(end == 0 || self.sample_stride >= tokens * self.token_stride, "samples do not overlap");
     }
 
-    /// Writes a head of some tokens: `values` `[tokens, dim]`, multiplied by `scale`.
+    /// Writes a head of some tokens: the first `dim` values of each row of `stride`, multiplied by `scale`. Vector code if called
+    /// inside of [`vectorised`](crate::simd::vectorised).
     ///
     /// # Safety
     /// Nobody else writes to this head of the sample meanwhile.
-    pub(super) unsafe fn write(&self, sample: usize, head: usize, values: &[f32], dim: usize, scale: f32) {
-        for (token, row) in values.chunks_exact(dim).enumerate() {
+    #[inline(always)]
+    pub(super) unsafe fn write(
+        &self,
+        [sample, head]: [usize; 2],
+        values: &[f32],
+        [stride, dim]: [usize; 2],
+        scale: f32,
+    ) {
+        for (token, row) in values.chunks_exact(stride).enumerate() {
             let first = sample * self.sample_stride + token * self.token_stride + head * dim;
             assert!(first + dim <= self.len, "heads lie inside of their values");
-            for (i, value) in row.iter().enumerate() {
+            for (i, value) in row[..dim].iter().enumerate() {
                 // SAFETY: inside, as asserted; nobody else writes here, as the caller promises.
                 unsafe { self.start.add(first + i).write(value * scale) };
             }

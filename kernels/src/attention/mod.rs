@@ -6,11 +6,13 @@
 //! of `S`; `out = dropout(P) V`.
 //!
 //! Rounding: the sizes of the tiles are constants (or follow from [`Blocks`]), sums go over tiles in order, and within a tile
-//! as in [`gemm`](crate::gemm).
+//! as in [`gemm`](crate::gemm). Where there are at most 8 queries and 8 keys, other code without tiles is faster; its sums go over
+//! their terms in order.
 
 mod backward;
 mod forward;
 mod heads;
+mod short;
 #[cfg(test)]
 mod tests;
 mod tile;

@@ -158,7 +158,8 @@ impl Case {
         let names = ["output", "sums", "queries", "keys", "values", "bias"];
         for ((found, exact), name) in [made.out, made.log_sums, q, k, v, bias].iter().zip(self.reference()).zip(names) {
             assert_eq!(found.len(), exact.len());
-            let largest = exact.iter().filter(|v| v.is_finite()).fold(1e-2, |m: f64, v| m.max(v.abs()));
+            // Sums whose terms cancel, as in a softmax over one key, keep the roundings of terms that are near 1.
+            let largest = exact.iter().filter(|v| v.is_finite()).fold(0.1, |m: f64, v| m.max(v.abs()));
             for (i, (found, exact)) in found.iter().zip(exact).enumerate() {
                 let found = f64::from(*found);
                 let close = found == exact || (found - exact).abs() <= tolerance * largest;
@@ -173,6 +174,8 @@ fn odd_sizes_agree_with_the_definition() {
     for shape in [
         [1, 1, 1, 1, 1],
         [2, 3, 7, 3, 5],
+        [3, 8, 8, 2, 33],
+        [70, 5, 5, 4, 16],
         [1, 17, 33, 2, 16],
         [2, 197, 197, 1, 64],
         [1, 100, 530, 1, 32],
@@ -185,13 +188,14 @@ fn odd_sizes_agree_with_the_definition() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(80))]
 
     #[test]
     fn every_mask_agrees_with_the_definition(
-        shape in [1usize..3, 1..130, 1..300, 1..4, 1..20],
+        // Few tokens, and many.
+        shape in prop_oneof![[1usize..7, 1..10, 1..10, 1..4, 1..40], [1usize..3, 1..130, 1..300, 1..4, 1..20]],
         causal in any::<bool>(), seen in any::<bool>(), bias in any::<bool>(), dropout in any::<bool>(),
-        size in proptest::option::of(prop_oneof![Just(7usize), Just(32), Just(64), Just(100)]),
+        size in proptest::option::of(prop_oneof![Just(2usize), Just(7), Just(32), Just(64), Just(100)]),
     ) {
         let [samples, queries, keys, heads, _] = shape;
         Case {
@@ -226,8 +230,11 @@ fn a_query_that_sees_nothing_gets_zeros() {
 fn bf16_is_close_and_large_scores_are_finite() {
     Case::new([2, 70, 300, 2, 32]).check(Precision::Bf16, 3e-2);
     Case { causal: true, ..Case::new([1, 50, 50, 1, 15]) }.check(Precision::Bf16, 3e-2);
-    let (made, grads) = Case { scale: 1e4, ..Case::new([1, 20, 300, 1, 16]) }.run(Precision::F32);
-    assert!(made.out.iter().chain(&made.log_sums).chain(grads.iter().flatten()).all(|v| v.is_finite()));
+    Case { causal: true, ..Case::new([3, 6, 6, 1, 15]) }.check(Precision::Bf16, 3e-2);
+    for shape in [[1, 20, 300, 1, 16], [1, 6, 7, 1, 16]] {
+        let (made, grads) = Case { scale: 1e4, ..Case::new(shape) }.run(Precision::F32);
+        assert!(made.out.iter().chain(&made.log_sums).chain(grads.iter().flatten()).all(|v| v.is_finite()));
+    }
 }
 
 #[test]
@@ -241,11 +248,12 @@ fn not_a_number_reaches_the_query_that_holds_it_alone() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    let mut case = Case { causal: true, ..Case::new([3, 150, 290, 3, 16]) };
-    case.bias = Some(values(8, 3 * 150 * 290));
-    case.dropout = Some(Dropout { probability: 0.1, key: 3 });
-    for bias in [case.bias.take(), None] {
-        case.bias = bias;
+    for ([samples, queries, keys], with_bias) in
+        [([3, 150, 290], true), ([3, 150, 290], false), ([301, 7, 5], true), ([301, 7, 5], false)]
+    {
+        let mut case = Case { causal: true, ..Case::new([samples, queries, keys, 3, 16]) };
+        case.bias = with_bias.then(|| values(8, 3 * queries * keys));
+        case.dropout = Some(Dropout { probability: 0.1, key: 3 });
         let run = || {
             let (made, grads) = case.run(Precision::F32);
             [made.out, made.log_sums, grads.concat()].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
@@ -260,7 +268,11 @@ fn threads_do_not_change_a_bit() {
 
 #[test]
 fn columns_of_one_buffer_give_the_same_bits() {
-    let (samples, tokens, heads, dim) = (2, 20, 2, 8);
+    [5, 20].into_iter().for_each(columns_of_one_buffer);
+}
+
+fn columns_of_one_buffer(tokens: usize) {
+    let (samples, heads, dim) = (2, 2, 8);
     let width = heads * dim;
     let case = Case::new([samples, tokens, tokens, heads, dim]);
     let fused: Vec<f32> = (0..samples * tokens)
