@@ -14,6 +14,7 @@ use std::ops::Range;
 mod abort;
 mod arguments;
 mod background;
+mod copy;
 mod error;
 pub mod faulty;
 pub mod local;

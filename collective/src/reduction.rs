@@ -5,6 +5,8 @@ use std::ops::Range;
 use domain::batch::split;
 use domain::tree::{combine, split_point};
 
+use crate::copy::copy;
+
 /// The elements that `rank` finishes the sum of.
 pub(crate) fn owned_elements(elements: usize, rank: u32, world: u32) -> Range<usize> {
     let owned = split(elements as u64, rank, world);
@@ -156,7 +158,7 @@ impl Program {
                 };
                 match step {
                     Step::Add { .. } => to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
-                    Step::Copy { .. } => to.copy_from_slice(from),
+                    Step::Copy { .. } => copy(to, from),
                 }
             }
             finished(block, sum);

@@ -12,6 +12,7 @@ use super::bulk::{Buffers, Segment, chunks};
 use super::frame::Kind;
 use super::link::Link;
 use super::shared::Shared;
+use crate::copy::copy;
 use crate::reduction::{Plan, Program, owned_elements};
 use crate::{CollectiveError, Reduced};
 
@@ -177,7 +178,7 @@ impl<'a> Reduction<'a> {
                 shared.send(index, parts * piece.len(), |slot| {
                     let parts = std::iter::once(&self.sum).chain(&self.others);
                     for (target, part) in slot.chunks_exact_mut(piece.len()).zip(parts) {
-                        target.copy_from_slice(&part[piece.clone()]);
+                        copy(target, &part[piece.clone()]);
                     }
                 });
                 lane.sent += 1;
@@ -224,7 +225,7 @@ impl<'a> Reduction<'a> {
                             sources[*position] = values;
                         }
                     }
-                    self.program.run(sum, &sources, |block, values| slot[block].copy_from_slice(values));
+                    self.program.run(sum, &sources, |block, values| copy(&mut slot[block], values));
                 });
             }
         }

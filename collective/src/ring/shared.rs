@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use crate::copy::copy;
 use super::segment::{Bell, SLOTS, Segment, Stream};
 
 /// How often a rank looks again before it sleeps: a few microseconds, less than falling asleep and waking take.
@@ -140,7 +141,7 @@ impl Shared {
         debug_assert!(self.can_hear(index));
         let neighbour = &mut self.neighbours[index];
         // SAFETY: `can_hear` saw that the message was written, and it is released below.
-        target.copy_from_slice(unsafe { neighbour.segment.message(Stream::ToAll, neighbour.heard, target.len()) });
+        copy(target, unsafe { neighbour.segment.message(Stream::ToAll, neighbour.heard, target.len()) });
         neighbour.heard += 1;
         self.own.line(neighbour.place).heard.store(neighbour.heard, Ordering::Release);
         neighbour.wake();
