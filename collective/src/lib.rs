@@ -57,9 +57,13 @@ pub struct Reduced {
 /// collective has the same effect. The rank named in `PeerLost` is the first one *seen* lost, which may itself be a
 /// survivor that gave up earlier; who died is for the coordinator to say.
 ///
-/// **Success is not shared.** An operation may succeed on some ranks and fail on others when a rank dies in it. A small
-/// gather may even succeed on a rank that comes after all the others gave up, since what they sent is there; the next
-/// operation then fails. So the members compare their steps when they form again, and believe nothing else.
+/// **Success is not shared, but by one operation at most.** An operation may succeed on some ranks and fail on others when a
+/// rank dies in it. A small reduction or gather is complete as soon as everybody's start is there, so that it succeeds on
+/// the ranks that the dying one had told, right to the bit, and fails on the others; a small one may even succeed on a
+/// rank that comes after all the others gave up. Nobody gets further: the next operation needs a start from every rank,
+/// which none sends before it has completed this one. So an operation that succeeded anywhere means that all before it
+/// succeeded everywhere, and the ranks differ by one operation at most. The members compare the steps they completed when
+/// they form again, and believe nothing else.
 ///
 /// **Abort.** [`AbortHandle::abort`] from any thread ends the running operation and every later one with
 /// [`CollectiveError::Aborted`], within milliseconds, and the peers fail as above.

@@ -10,8 +10,8 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::copy::copy;
 use super::segment::{Bell, SLOTS, Segment, Stream};
+use crate::copy::copy;
 
 /// How often a rank looks again before it sleeps: a few microseconds, less than falling asleep and waking take.
 const LOOKS: u32 = 200;

@@ -2,9 +2,10 @@
 
 use collective::{AbortHandle, Background, Collective, CollectiveError, Reduced, local};
 
-use crate::group::{alongside, is_end, on_threads, ring_group};
+use crate::group::{TRANSPORTS, alongside, is_end, on_threads, ring_group, ring_group_over};
 use crate::work::{assert_same_bits, owned_leaves, parts, tree_sum};
 use std::ops::Range;
+use std::sync::mpsc::channel;
 
 const LEAVES: u32 = 5;
 
@@ -88,6 +89,49 @@ fn dropping_ends_what_is_under_way() {
     begin(&mut background, 1_000_000);
     alongside(move || drop(background), || {});
     assert!(is_end(&peer.all_gather(&[0; 10_000]).and_then(|_| peer.all_gather(b"")).unwrap_err()));
+}
+
+/// Dropping ends what is under way as an abort does, wherever that is: no peer takes it for the orderly leave of a member
+/// that has finished everything.
+#[test]
+fn dropping_what_is_under_way_is_no_orderly_leave() {
+    const ELEMENTS: usize = 500_000;
+    let part = |rank: u32| vec![(rank..rank + 1, vec![1.0; ELEMENTS])];
+    for transport in TRANSPORTS {
+        for round in 0..20 {
+            let mut members = ring_group_over(transport, 2);
+            let mut peer = members.pop().unwrap();
+            let mut background = Background::start(Box::new(members.remove(0))).unwrap();
+            let handle = background.abort_handle();
+            match round {
+                0 => background.reduce_last(2, part(0)).unwrap(),
+                _ => (0..3).for_each(|_| background.reduce(2, part(0)).unwrap()),
+            }
+            // Before anybody has begun, in the meeting, and from then on somewhere in the middle of moving data.
+            let mut background = Some(background);
+            if round < 2 {
+                background = None;
+                assert!(handle.is_aborted());
+            }
+            let (working, worked) = channel();
+            let error = alongside(
+                move || {
+                    working.send(()).unwrap();
+                    // The rank that was dropped brought three buckets at most.
+                    (0..4).find_map(|_| peer.all_reduce(2, ELEMENTS, part(1)).err()).unwrap()
+                },
+                || {
+                    worked.recv().unwrap();
+                    (0..round * 20_000).for_each(|_| std::hint::spin_loop());
+                    drop(background);
+                },
+            );
+            // Where all was reduced before the drop there was nothing to abort, and leaving was orderly.
+            let CollectiveError::PeerLost { rank: 0, source } = &error else { panic!("{transport:?}: {error:?}") };
+            let orderly = source.to_string() == "left the group";
+            assert_eq!(orderly, !handle.is_aborted(), "{transport:?}, round {round}: {error:?}");
+        }
+    }
 }
 
 #[test]

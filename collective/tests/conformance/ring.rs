@@ -62,7 +62,7 @@ fn a_failure_after_the_start_is_seen_by_those_who_wait() {
 }
 
 /// A frame as the module documents it.
-fn frame(sequence: u64, length: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(sequence: u64, length: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = sequence.to_le_bytes().to_vec();
     frame.extend(length.to_le_bytes());
     frame.extend([kind, 0, 0, 0]);
