@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use domain::ids::RunName;
+use domain::search::study::Fact;
 use domain::spec::JobSpec;
+use domain::spec::sweep::SweepSpec;
 use proto::convert;
 use proto::v1;
 use proto::v1::control_client::ControlClient;
+use proto::v1::sweeps_client::SweepsClient;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,6 +23,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     control: ControlClient<Channel>,
+    sweeps: SweepsClient<Channel>,
     url: String,
 }
 
@@ -56,10 +60,13 @@ impl Client {
             .await
             .with_context(|| format!("cannot reach the coordinator at {url}"))
             .map_err(Failure::unreachable)?;
+        let sweeps = SweepsClient::new(channel.clone())
+            .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
         let control = ControlClient::new(channel)
             .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
-        Ok(Self { control, url })
+        Ok(Self { control, sweeps, url })
     }
 
     /// Where it is connected to.
@@ -75,6 +82,42 @@ impl Client {
     pub(crate) async fn run(&mut self, name: &RunName) -> Result<v1::Run, tonic::Status> {
         let request = v1::GetRunRequest { name: name.to_string() };
         given(self.control.get_run(request).await?.into_inner().run, "GetRunResponse.run")
+    }
+
+    pub(crate) async fn submit_sweep(&mut self, spec: &SweepSpec) -> Result<v1::Sweep, tonic::Status> {
+        let request = v1::SubmitSweepRequest { spec_json: convert::sweep_spec_to_json(spec) };
+        given(self.sweeps.submit_sweep(request).await?.into_inner().sweep, "SubmitSweepResponse.sweep")
+    }
+
+    pub(crate) async fn sweep(&mut self, name: &RunName) -> Result<v1::Sweep, tonic::Status> {
+        let request = v1::GetSweepRequest { name: name.to_string() };
+        given(self.sweeps.get_sweep(request).await?.into_inner().sweep, "GetSweepResponse.sweep")
+    }
+
+    pub(crate) async fn all_sweeps(&mut self) -> Result<Vec<v1::Sweep>, tonic::Status> {
+        Ok(self.sweeps.list_sweeps(v1::ListSweepsRequest {}).await?.into_inner().sweeps)
+    }
+
+    pub(crate) async fn watch_sweep(
+        &mut self,
+        name: &RunName,
+    ) -> Result<Streaming<v1::WatchSweepResponse>, tonic::Status> {
+        let request = v1::WatchSweepRequest { name: name.to_string() };
+        Ok(self.sweeps.watch_sweep(request).await?.into_inner())
+    }
+
+    /// All that happened in a sweep, in order.
+    pub(crate) async fn sweep_facts(&mut self, name: &RunName) -> Result<Vec<Fact>, Failure> {
+        let request = v1::ReadSweepFactsRequest { name: name.to_string() };
+        let mut pages = self.sweeps.read_sweep_facts(request).await?.into_inner();
+        let mut facts = Vec::new();
+        while let Some(v1::ReadSweepFactsResponse { facts_json }) = pages.message().await? {
+            for json in facts_json {
+                let fact = convert::fact_from_json(&json);
+                facts.push(fact.context("the coordinator sent a fact that this program does not know")?);
+            }
+        }
+        Ok(facts)
     }
 
     pub(crate) async fn cluster(&mut self) -> Result<v1::GetClusterResponse, tonic::Status> {

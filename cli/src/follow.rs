@@ -165,7 +165,9 @@ pub(crate) fn conclude(ended: Ended, name: &str, show: &Show) -> Result<Exit, Fa
                 | RunState::Forming
                 | RunState::Running
                 | RunState::Stopping
-                | RunState::Stopped => {
+                | RunState::Stopped
+                | RunState::Paused
+                | RunState::Pruned => {
                     show.say(&format!("stopped before the end\n  hint: {resume}"));
                     Ok(Exit::Left)
                 }
@@ -176,7 +178,10 @@ pub(crate) fn conclude(ended: Ended, name: &str, show: &Show) -> Result<Exit, Fa
 
 /// Whether a run has come to rest.
 pub(crate) fn is_ended(run: &Run) -> bool {
-    matches!(run.state(), RunState::Stopped | RunState::Completed | RunState::Failed)
+    matches!(
+        run.state(),
+        RunState::Stopped | RunState::Paused | RunState::Pruned | RunState::Completed | RunState::Failed
+    )
 }
 
 async fn disturb(
@@ -203,21 +208,23 @@ async fn disturb(
 }
 
 /// Asks the run to stop; that it has just ended by itself is as good.
-async fn request_stop(client: &mut Client, name: &RunName) -> Result<(), Failure> {
+pub(crate) async fn request_stop(client: &mut Client, name: &RunName) -> Result<(), Failure> {
     match client.stop(name).await {
         Err(status) if status.code() == Code::FailedPrecondition => Ok(()),
         replied => Ok(replied?),
     }
 }
 
-async fn next_event(workers: &mut Option<&mut Workers>) -> WorkerEvent {
+/// The next thing that happens to workers of ours.
+pub(crate) async fn next_event(workers: &mut Option<&mut Workers>) -> WorkerEvent {
     match workers {
         Some(workers) => workers.next_event().await,
         None => std::future::pending().await,
     }
 }
 
-async fn coordinator_ended(embedded: &mut Option<&mut Embedded>) -> Failure {
+/// Waits for an end of a coordinator of ours that nobody asked for.
+pub(crate) async fn coordinator_ended(embedded: &mut Option<&mut Embedded>) -> Failure {
     match embedded {
         Some(embedded) => embedded.ended().await,
         None => std::future::pending().await,
@@ -229,13 +236,13 @@ pub(crate) struct Watching {
     client: Client,
     name: RunName,
     stream: Option<Streaming<WatchRunResponse>>,
-    away_since: Option<Instant>,
+    absence: Absence,
 }
 
 impl Watching {
     /// Watches the run called `name`.
     pub(crate) fn new(client: &Client, name: &RunName) -> Self {
-        Self { client: client.clone(), name: name.clone(), stream: None, away_since: None }
+        Self { client: client.clone(), name: name.clone(), stream: None, absence: Absence::default() }
     }
 
     /// The next change. Safe to cancel: at worst the stream is opened again, and then begins with how the run stands.
@@ -243,10 +250,12 @@ impl Watching {
         loop {
             match self.attempt().await {
                 Ok(message) => {
-                    self.away_since = None;
+                    self.absence.over();
                     return Ok(message);
                 }
-                Err(status) if is_away(&status) => self.wait(status, show).await?,
+                Err(status) if is_away(&status) => {
+                    self.absence.wait(status, self.client.url(), |line| show.say(line)).await?;
+                }
                 Err(status) => return Err(status.into()),
             }
         }
@@ -270,15 +279,27 @@ impl Watching {
             }
         }
     }
+}
 
-    async fn wait(&mut self, status: Status, show: &Show) -> Result<(), Failure> {
+/// How long a coordinator has been away.
+#[derive(Debug, Default)]
+pub(crate) struct Absence(Option<Instant>);
+
+impl Absence {
+    /// It is back.
+    pub(crate) fn over(&mut self) {
+        self.0 = None;
+    }
+
+    /// Waits a little, but not for ever.
+    pub(crate) async fn wait(&mut self, status: Status, url: &str, say: impl Fn(&str)) -> Result<(), Failure> {
         let now = Instant::now();
-        let since = *self.away_since.get_or_insert_with(|| {
-            show.say("the coordinator is away, waiting for it; workers go on meanwhile");
+        let since = *self.0.get_or_insert_with(|| {
+            say("the coordinator is away, waiting for it; workers go on meanwhile");
             now
         });
         if now.duration_since(since) > AWAY_LIMIT {
-            let message = format!("the coordinator at {} was away for {} s", self.client.url(), AWAY_LIMIT.as_secs());
+            let message = format!("the coordinator at {url} was away for {} s", AWAY_LIMIT.as_secs());
             return Err(Failure::unreachable(anyhow::Error::new(status).context(message)));
         }
         tokio::time::sleep(RETRY_EVERY).await;
@@ -287,7 +308,7 @@ impl Watching {
 }
 
 /// Whether a call failed for want of a coordinator, and not by what it replied.
-fn is_away(status: &Status) -> bool {
+pub(crate) fn is_away(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::Cancelled => true,
         // A broken connection reaches us as `Unknown` with the transport's error as its source.

@@ -9,6 +9,7 @@ use domain::batch::Length;
 use domain::ids::RunName;
 use domain::spec::JobSpec;
 use domain::spec::file::{self, FILE_BYTES_MAX, Problems};
+use domain::spec::sweep::SweepSpec;
 
 use crate::exit::Failure;
 
@@ -37,6 +38,22 @@ pub(crate) fn read(path: &Path) -> Result<JobSpec, JobError> {
     let absolute = absolute.map_err(JobError::Unreadable)?;
     let base = absolute.parent().unwrap_or(Path::new("/"));
     file::read(&text, &shown, base).map_err(JobError::Wrong)
+}
+
+/// Whether the file at `path` is meant as a sweep.
+pub(crate) fn is_sweep(path: &Path) -> bool {
+    read_text(path).is_ok_and(|text| file::sweep::is_sweep(&text))
+}
+
+/// Reads the sweep file at `path`. Paths in it are relative to its folder.
+pub(crate) fn read_sweep(path: &Path) -> Result<SweepSpec, JobError> {
+    let shown = path.display().to_string();
+    let text = read_text(path).with_context(|| format!("cannot read {shown}")).map_err(JobError::Unreadable)?;
+    let absolute = std::path::absolute(path).with_context(|| format!("cannot tell the folder of {shown}"));
+    let absolute = absolute.map_err(JobError::Unreadable)?;
+    let base = absolute.parent().unwrap_or(Path::new("/"));
+    let load = |path: &Path| read_text(path).map_err(|e| format!("{e:#}"));
+    file::sweep::read(&text, &shown, base, load).map_err(JobError::Wrong)
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {

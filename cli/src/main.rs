@@ -12,6 +12,7 @@ mod embedded;
 mod exit;
 mod export;
 mod follow;
+mod follow_sweep;
 mod interrupts;
 mod job;
 mod memory;
@@ -59,6 +60,10 @@ fn log_to_stderr(verb: &Verb) {
     let default = match verb {
         Verb::Coordinator(_) | Verb::Worker(_) => "info",
         Verb::Launch(_)
+        | Verb::Sweep(_)
+        | Verb::Explain(_)
+        | Verb::Plan(_)
+        | Verb::Replay(_)
         | Verb::Resume(_)
         | Verb::Stop(_)
         | Verb::Status(_)

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use domain::ids::RunName;
 use domain::record::StepRecord;
 use domain::spec::JobSpec;
-use domain::view::{RunView, View};
+use domain::spec::sweep::SweepSpec;
+use domain::view::{RunView, SweepView, View};
 use proto::convert::{self, DataFacts};
 use proto::v1;
 
@@ -14,6 +15,7 @@ use proto::v1;
 pub(crate) struct Picture {
     pub(crate) view: View,
     pub(crate) specs: BTreeMap<RunName, Arc<JobSpec>>,
+    pub(crate) sweep_specs: BTreeMap<RunName, Arc<SweepSpec>>,
     /// The newest durable step of each run's live lineage.
     pub(crate) newest: BTreeMap<RunName, StepRecord>,
     pub(crate) data: BTreeMap<RunName, DataFacts>,
@@ -24,6 +26,12 @@ impl Picture {
     pub(crate) fn run(&self, name: &RunName) -> Option<&RunView> {
         let place = self.view.runs.binary_search_by(|run| run.name.cmp(name)).ok()?;
         self.view.runs.get(place)
+    }
+
+    /// A sweep as it stands.
+    pub(crate) fn sweep(&self, name: &RunName) -> Option<&SweepView> {
+        let place = self.view.sweeps.binary_search_by(|sweep| sweep.name.cmp(name)).ok()?;
+        self.view.sweeps.get(place)
     }
 
     /// A run for the wire.

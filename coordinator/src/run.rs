@@ -14,6 +14,7 @@ use crate::address::Address;
 use crate::driver::{Driver, Parts};
 use crate::grpc;
 use crate::grpc::control::ControlService;
+use crate::grpc::sweeps::SweepsService;
 use crate::grpc::worker_link::WorkerLinkService;
 
 /// How long connections and background work may take to end. What is cut off then is done again at the next start.
@@ -73,6 +74,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         shutdown: ending.clone(),
     };
     let (driver, handle) = Driver::start(parts, journal).await?;
+    let sweeps = SweepsService::new(handle.clone());
     let control = ControlService::new(handle.clone(), store.clone(), checkpoints);
     let worker_link = WorkerLinkService::new(handle, tasks.clone(), ending.clone());
     let published = Address::publish(&state_dir, address).map_err(cannot)?;
@@ -80,7 +82,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
 
     let driving = tokio::spawn(ending_with(ending.clone(), driver.run()));
     let serving =
-        tokio::spawn(ending_with(ending.clone(), grpc::serve(listener, control, worker_link, ending.clone())));
+        tokio::spawn(ending_with(ending.clone(), grpc::serve(listener, control, sweeps, worker_link, ending.clone())));
     let driven = driving.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
     let served = tokio::time::timeout(END_LIMIT, serving).await;
     tasks.close();

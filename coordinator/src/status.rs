@@ -25,9 +25,15 @@ pub(crate) fn of_request(error: &RequestError) -> Status {
 fn of_refusal(refusal: &Refusal) -> Status {
     let message = refusal.to_string();
     match refusal {
-        Refusal::RunLive { .. } | Refusal::RunEnded { .. } => Status::already_exists(message),
+        Refusal::RunLive { .. } | Refusal::RunEnded { .. } | Refusal::NameOfSweep { .. } => {
+            Status::already_exists(message)
+        }
         Refusal::NoSuchRun { .. } => Status::not_found(message),
-        Refusal::NotLive { .. } | Refusal::NotResumable { .. } => Status::failed_precondition(message),
+        Refusal::NotLive { .. }
+        | Refusal::NotResumable { .. }
+        | Refusal::PartOfSweep { .. }
+        | Refusal::SweepNotLive { .. }
+        | Refusal::SweepNotResumable { .. } => Status::failed_precondition(message),
     }
 }
 
@@ -90,6 +96,11 @@ pub(crate) fn of_name(error: &domain::ids::RunNameError) -> Status {
 /// There is no such run.
 pub(crate) fn no_run(run: &RunName) -> Status {
     of_refusal(&Refusal::NoSuchRun { run: run.clone() })
+}
+
+/// There is no such sweep.
+pub(crate) fn no_sweep(sweep: &RunName) -> Status {
+    Status::not_found(format!("there is no sweep {sweep}\nhint: `phalanx list` shows all"))
 }
 
 /// There is no such checkpoint.

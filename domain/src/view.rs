@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{MetricValue, WorkerInfo};
 use crate::ids::{Generation, RunName, Step, Time, WorkerId};
+use crate::search::Configuration;
 
 /// Everything at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,64 @@ pub struct View {
     pub runs: Vec<RunView>,
     /// Workers by id.
     pub workers: Vec<WorkerView>,
+    /// Sweeps by name.
+    pub sweeps: Vec<SweepView>,
+}
+
+/// One sweep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SweepView {
+    /// Its name.
+    pub name: RunName,
+    /// Where it stands.
+    pub state: RunState,
+    /// Why it stands there, for a person.
+    pub reason: String,
+    /// When it was handed in.
+    pub submitted_at: Time,
+    /// When it ended.
+    pub ended_at: Option<Time>,
+    /// Its trials by number.
+    pub trials: Vec<SweepTrialView>,
+}
+
+/// One trial of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SweepTrialView {
+    /// Its number.
+    pub number: u32,
+    /// The run that trains it.
+    pub run: RunName,
+    /// What it tries.
+    pub configuration: Configuration,
+    /// Where it stands, as its sweep sees it.
+    pub state: TrialState,
+    /// Why it stands there, for a person.
+    pub reason: String,
+    /// The budget at which it rested last.
+    pub budget: u64,
+    /// Steps made when it rested last.
+    pub step: Step,
+    /// The objectives when it rested last; none before.
+    pub values: Vec<MetricValue>,
+    /// The trial that it is a copy of, and the budget at which it was copied.
+    pub parent: Option<(u32, u64)>,
+}
+
+/// Where a trial stands, as its sweep sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrialState {
+    /// It trains, or waits for workers.
+    Training,
+    /// It rests, and may be taken up again.
+    Paused,
+    /// It has the full budget.
+    Completed,
+    /// It was stopped early.
+    Pruned,
+    /// It failed.
+    Failed,
 }
 
 /// One run.
@@ -21,6 +80,8 @@ pub struct View {
 pub struct RunView {
     /// Its name.
     pub name: RunName,
+    /// The sweep that it is a trial of.
+    pub sweep: Option<RunName>,
     /// Where it stands.
     pub state: RunState,
     /// Why it stands there, for a person; never empty while waiting or after a failure.
@@ -59,6 +120,10 @@ pub enum RunState {
     Stopping,
     /// Stopped by a user; can be resumed.
     Stopped,
+    /// At rest until its sweep takes it up again.
+    Paused,
+    /// Stopped early by its sweep.
+    Pruned,
     /// Done: the last step, or early stopping.
     Completed,
     /// Cannot go on; can be resumed from its last checkpoint.
@@ -68,7 +133,7 @@ pub enum RunState {
 impl RunState {
     /// Whether the run has come to rest.
     pub fn is_ended(self) -> bool {
-        matches!(self, RunState::Stopped | RunState::Completed | RunState::Failed)
+        matches!(self, RunState::Stopped | RunState::Paused | RunState::Pruned | RunState::Completed | RunState::Failed)
     }
 }
 
@@ -80,6 +145,8 @@ impl fmt::Display for RunState {
             RunState::Running => "running",
             RunState::Stopping => "stopping",
             RunState::Stopped => "stopped",
+            RunState::Paused => "paused",
+            RunState::Pruned => "pruned",
             RunState::Completed => "completed",
             RunState::Failed => "failed",
         })

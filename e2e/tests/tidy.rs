@@ -26,7 +26,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
 ];
 
 /// What `domain` may use of other people's: no runtime, no file, no socket, no clock, no randomness of the system.
-const DOMAIN_USES: [&str; 7] = ["libm", "rand_chacha", "serde", "serde_json", "serde-saphyr", "sha2", "thiserror"];
+const DOMAIN_USES: [&str; 8] =
+    ["libm", "rand_chacha", "serde", "serde_json", "serde-saphyr", "sha2", "sobol_burley", "thiserror"];
 
 #[test]
 fn no_crate_points_backwards() {
@@ -187,14 +188,22 @@ fn every_message_call_and_field_is_documented() {
 #[test]
 fn every_example_is_a_job() {
     let configs = configs();
-    assert!(configs.len() >= 6, "examples are missing");
+    assert!(configs.len() >= 12, "examples are missing");
     let mut names = BTreeSet::new();
     for Source { path, text } in &configs {
         let base = root().join("configs");
+        assert!(text.starts_with("# "), "{} must open with what it shows", path.display());
+        if file::sweep::is_sweep(text) {
+            let load = |path: &Path| fs::read_to_string(path).map_err(|e| e.to_string());
+            let read = file::sweep::read(text, &path.display().to_string(), &base, load);
+            let sweep = read.unwrap_or_else(|problems| panic!("{problems}"));
+            sweep.study().unwrap_or_else(|cause| panic!("{}: {cause}", path.display()));
+            assert!(names.insert(sweep.name.clone()), "{}: the name {} is taken", path.display(), sweep.name);
+            continue;
+        }
         let job = file::read(text, &path.display().to_string(), &base).unwrap_or_else(|problems| panic!("{problems}"));
         assert!(names.insert(job.name.clone()), "{}: the name {} is taken", path.display(), job.name);
         assert!(job.batch_plan(60_000).total_steps() > 0, "{}", path.display());
-        assert!(text.starts_with("# "), "{} must open with what it shows", path.display());
     }
 }
 
@@ -202,8 +211,9 @@ fn every_example_is_a_job() {
 #[test]
 fn every_key_is_shown_and_explained() {
     let shown: BTreeSet<String> = configs().iter().flat_map(|config| keys_of(&config.text)).collect();
-    let known = known_keys();
-    assert!(known.len() > 50, "only {} keys were found", known.len());
+    let mut known = known_keys();
+    known.extend(known_sweep_keys());
+    assert!(known.len() > 90, "only {} keys were found", known.len());
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     for key in &known {
         assert!(shown.contains(key), "no file in configs/ shows {key}");
@@ -236,12 +246,37 @@ fn known_keys() -> BTreeSet<String> {
     known
 }
 
+/// Every key of sweep files, in the same way.
+fn known_sweep_keys() -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    let searchers = ["grid", "random", "sobol", "tpe", "gaussian_process", "population"];
+    let schedulers = ["none", "asha", "hyperband", "bohb", "median", "percentile", "patience", "threshold"];
+    let pairs = searchers.iter().cycle().zip(schedulers);
+    for (searcher, scheduler) in pairs {
+        let text = format!(
+            "name-of-no-key: 0\nsearcher: {{type: {searcher}, name-of-no-key: 0}}\n\
+             scheduler: {{type: {scheduler}, name-of-no-key: 0}}\nobjectives: [{{name-of-no-key: 0}}]\n"
+        );
+        let load = |_: &Path| Err("there is no job".to_owned());
+        let problems = file::sweep::read(&text, "keys", Path::new("/"), load).unwrap_err();
+        for problem in problems.list().iter().filter(|problem| problem.message == "unknown key") {
+            let section = problem.key.strip_suffix("name-of-no-key").expect("no other key is unknown");
+            let hint = problem.hint.as_deref().and_then(|hint| hint.strip_prefix("known keys: "));
+            let keys = hint.expect("no key is like this one").split(", ");
+            known.extend(keys.map(|key| format!("{section}{key}").replace("[0]", "")));
+        }
+    }
+    known.retain(|key| !["searcher", "scheduler", "objectives"].contains(&key.as_str()));
+    known
+}
+
 /// The keys that a block-style YAML file uses, as paths. Those of a holdout are those of its data.
 fn keys_of(text: &str) -> Vec<String> {
     let mut parents: Vec<(usize, &str)> = Vec::new();
     let mut keys = Vec::new();
     for line in text.lines() {
-        let content = line.trim_start();
+        // An element of a list has its keys further in, as its first line has.
+        let content = line.trim_start().trim_start_matches("- ");
         let Some((key, _)) = content.split_once(':').filter(|_| !content.starts_with('#')) else { continue };
         let indent = line.len() - content.len();
         parents.retain(|(parent, _)| *parent < indent);

@@ -1,5 +1,6 @@
 //! Wire to domain and back. The only such place: a field added on either side fails to compile here until it is handled.
 
+use domain::batch::Length;
 use domain::engine::{Assignment, AttemptOutcome, Running, StartFrom, StateInMemory, WorkerInfo};
 use domain::ids::{Generation, Rank, Step, TrialId, WorkerId};
 use domain::record::{EvalRecord, LedgerStep, Position, Read, Record, SavedPart, StepRecord};
@@ -10,8 +11,12 @@ use domain::view::WorkerView;
 use crate::v1;
 
 mod run;
+mod sweep;
 
 pub use self::run::{DataFacts, EVALS_SHOWN_MAX, run_to_wire};
+pub use self::sweep::{
+    fact_from_json, fact_to_json, sweep_spec_from_json, sweep_spec_to_json, sweep_to_wire, sweep_trial_to_wire,
+};
 
 /// Why a message does not hold together.
 #[derive(Debug, thiserror::Error)]
@@ -268,6 +273,7 @@ fn attempt_ended_from_wire(ended: v1::AttemptEnded) -> Result<Report, ConvertErr
     let outcome = match v1::AttemptOutcome::try_from(outcome) {
         Ok(v1::AttemptOutcome::Completed) => AttemptOutcome::Completed { step },
         Ok(v1::AttemptOutcome::Stopped) => AttemptOutcome::Stopped { step },
+        Ok(v1::AttemptOutcome::Rested) => AttemptOutcome::Rested { step },
         Ok(v1::AttemptOutcome::Failed) => AttemptOutcome::Failed { step, cause },
         Ok(v1::AttemptOutcome::Unspecified) | Err(_) => return Err(missing("AttemptEnded", "outcome")),
     };
@@ -325,6 +331,7 @@ pub fn report_to_wire(sequence: u64, report: Report) -> v1::Report {
             let (step, outcome, cause) = match outcome {
                 AttemptOutcome::Completed { step } => (step, v1::AttemptOutcome::Completed, String::new()),
                 AttemptOutcome::Stopped { step } => (step, v1::AttemptOutcome::Stopped, String::new()),
+                AttemptOutcome::Rested { step } => (step, v1::AttemptOutcome::Rested, String::new()),
                 AttemptOutcome::Failed { step, cause } => (step, v1::AttemptOutcome::Failed, cause),
             };
             Body::AttemptEnded(v1::AttemptEnded {
@@ -393,8 +400,18 @@ pub fn command_to_wire(command: Command) -> v1::Command {
 }
 
 fn assignment_from_wire(assign: v1::Assign) -> Result<Assignment, ConvertError> {
-    let v1::Assign { trial: id, generation, rank, members, spec_json, start, recorded, skip_updates, discard_state } =
-        assign;
+    let v1::Assign {
+        trial: id,
+        generation,
+        rank,
+        members,
+        spec_json,
+        start,
+        recorded,
+        skip_updates,
+        discard_state,
+        until,
+    } = assign;
     if rank as usize >= members.len() {
         let cause = format!("rank ({rank}) must be < members ({})", members.len());
         return Err(ConvertError::Invalid { message: "Assign", field: "rank", cause });
@@ -405,17 +422,22 @@ fn assignment_from_wire(assign: v1::Assign) -> Result<Assignment, ConvertError> 
         rank: Rank(rank),
         members: members.into_iter().map(worker_from_wire).collect(),
         spec: spec_from_json(&spec_json)?,
-        start: start.map_or(StartFrom::Scratch, |v1::StartCheckpoint { step, manifest, blake3 }| {
-            StartFrom::Checkpoint { step: Step(step), manifest, blake3 }
+        start: start.map_or(StartFrom::Scratch, |v1::StartCheckpoint { step, manifest, blake3, copy }| match copy {
+            false => StartFrom::Checkpoint { step: Step(step), manifest, blake3 },
+            true => StartFrom::Copy { step: Step(step), manifest, blake3 },
         }),
         recorded: position_from_wire(recorded.ok_or_else(|| missing("Assign", "recorded"))?),
         skip_updates: skip_updates.into_iter().map(Step).collect(),
         state: if discard_state { StateInMemory::Discard } else { StateInMemory::Keep },
+        until: until.map(|until| match until {
+            v1::assign::Until::UntilSteps(steps) => Length::Steps(steps),
+            v1::assign::Until::UntilEpochs(epochs) => Length::Epochs(epochs),
+        }),
     })
 }
 
 fn assignment_to_wire(assignment: &Assignment) -> v1::Assign {
-    let Assignment { trial, generation, rank, members, spec, start, recorded, skip_updates, state } = assignment;
+    let Assignment { trial, generation, rank, members, spec, start, recorded, skip_updates, state, until } = assignment;
     v1::Assign {
         trial: trial.to_string(),
         generation: generation.0,
@@ -424,13 +446,26 @@ fn assignment_to_wire(assignment: &Assignment) -> v1::Assign {
         spec_json: spec_to_json(spec),
         start: match start {
             StartFrom::Scratch => None,
-            StartFrom::Checkpoint { step, manifest, blake3 } => {
-                Some(v1::StartCheckpoint { step: step.0, manifest: manifest.clone(), blake3: blake3.clone() })
-            }
+            StartFrom::Checkpoint { step, manifest, blake3 } => Some(v1::StartCheckpoint {
+                step: step.0,
+                manifest: manifest.clone(),
+                blake3: blake3.clone(),
+                copy: false,
+            }),
+            StartFrom::Copy { step, manifest, blake3 } => Some(v1::StartCheckpoint {
+                step: step.0,
+                manifest: manifest.clone(),
+                blake3: blake3.clone(),
+                copy: true,
+            }),
         },
         recorded: Some(position_to_wire(*recorded)),
         skip_updates: skip_updates.iter().map(|s| s.0).collect(),
         discard_state: *state == StateInMemory::Discard,
+        until: until.map(|until| match until {
+            Length::Steps(steps) => v1::assign::Until::UntilSteps(steps),
+            Length::Epochs(epochs) => v1::assign::Until::UntilEpochs(epochs),
+        }),
     }
 }
 

@@ -126,13 +126,17 @@ fn plan(positions: &[Option<Position>], rank: u32) -> Role {
 fn begin(assignment: &Assignment, job: &Job, runtime: &Handle, orders: &Orders<'_>) -> Result<State, Halt> {
     match &assignment.start {
         StartFrom::Scratch => State::initial(&job.spec).map_err(Halt::failed),
-        StartFrom::Checkpoint { step, manifest, blake3 } => {
+        StartFrom::Checkpoint { step, manifest, blake3 } | StartFrom::Copy { step, manifest, blake3 } => {
             let refused = |cause: &dyn std::error::Error| {
                 Halt::Failed(format!("cannot go on from checkpoint {manifest}: {}", chain(cause)))
             };
             let url = orders.checkpoint_url();
             let parts = runtime.block_on(checkpoint::load(&url, manifest, blake3)).map_err(|cause| refused(&cause))?;
-            State::restore(job, *step, &parts).map_err(|cause| refused(&cause))
+            let restored = match assignment.start {
+                StartFrom::Copy { .. } => State::copy(job, *step, &parts),
+                StartFrom::Scratch | StartFrom::Checkpoint { .. } => State::restore(job, *step, &parts),
+            };
+            restored.map_err(|cause| refused(&cause))
         }
     }
 }

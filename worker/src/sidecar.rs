@@ -114,6 +114,12 @@ pub(crate) fn read(metadata: &BTreeMap<String, String>, identity: &Identity) -> 
     })
 }
 
+/// How far a state has come, whatever run it is of.
+pub(crate) fn read_position(metadata: &BTreeMap<String, String>) -> Result<Position, SidecarError> {
+    expect(metadata, "version", &VERSION.to_string())?;
+    parse(metadata, "position")
+}
+
 fn get<'a>(metadata: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str, SidecarError> {
     let key = format!("{PREFIX}{key}");
     metadata.get(&key).map(String::as_str).ok_or(SidecarError::Missing { key })

@@ -1,5 +1,6 @@
 //! What a worker holds of a trial in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -103,10 +104,32 @@ impl State {
 
     /// The state at `step` in `parts`: safetensors files with their sidecars.
     pub(crate) fn restore(job: &Job, step: Step, parts: &[Bytes]) -> Result<Self, RestoreError> {
+        Self::read(job, step, parts, |metadata| sidecar::read(metadata, &job.identity))
+    }
+
+    /// The state at `step` of another trial, from which this one goes on under its own job and with its own early stopping.
+    pub(crate) fn copy(job: &Job, step: Step, parts: &[Bytes]) -> Result<Self, RestoreError> {
+        let fresh = Progress {
+            position: Position::default(),
+            stopper: Stopper::new(&job.spec.early_stopping),
+            verdict: Verdict::Continue,
+        };
+        Self::read(job, step, parts, |metadata| {
+            let position = sidecar::read_position(metadata)?;
+            Ok(Progress { position, ..fresh })
+        })
+    }
+
+    fn read(
+        job: &Job,
+        step: Step,
+        parts: &[Bytes],
+        progress: impl FnOnce(&BTreeMap<String, String>) -> Result<Progress, SidecarError>,
+    ) -> Result<Self, RestoreError> {
         let mut state = Self::of(Network::uninitialised(&job.spec.model)?, &job.spec);
         let parts: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
         let (snapshot, metadata) = Snapshot::from_safetensors(state.network.layout(), &job.spec.optimizer, &parts)?;
-        state.progress = sidecar::read(&metadata, &job.identity)?;
+        state.progress = progress(&metadata)?;
         let found = state.progress.position.step;
         if found != step {
             return Err(RestoreError::Step { found, expected: step });

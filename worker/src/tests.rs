@@ -96,6 +96,8 @@ struct Cluster {
     start: StartFrom,
     recorded: Position,
     skip_updates: Vec<Step>,
+    /// Where the next group rests.
+    rest: Option<Length>,
     reports: Receiver<(usize, Report)>,
     reporting: Sender<(usize, Report)>,
     /// Everything that was taken from `reports`, in order.
@@ -115,6 +117,7 @@ impl Cluster {
             start: StartFrom::Scratch,
             recorded: Position::default(),
             skip_updates: Vec::new(),
+            rest: None,
             reports,
             reporting,
             seen: Vec::new(),
@@ -171,6 +174,7 @@ impl Cluster {
                 recorded: self.recorded,
                 skip_updates: self.skip_updates.clone(),
                 state,
+                until: self.rest,
             };
             self.command(*index, Command::Assign(Box::new(assignment)));
         }
@@ -412,6 +416,39 @@ fn a_stopped_run_goes_on_from_its_checkpoint_on_other_workers() {
     cluster.recorded = Position { step: Step(1), evaluated: true };
     cluster.assign(&[2], StateInMemory::Keep);
     assert_eq!(Outcome::of(&mut cluster), Outcome::undisturbed(digits(), 1));
+}
+
+#[test]
+fn a_run_that_rested_ends_as_one_that_never_did() {
+    let mut undisturbed = Outcome::undisturbed(digits(), 1);
+    // Once where it is evaluated anyway, once where it is not; in memory, then from its checkpoint on another worker.
+    let mut cluster = Cluster::new(digits(), 3);
+    for (members, rest) in [(vec![0, 1], 3), (vec![1, 0], 5), (vec![2], 8)] {
+        cluster.rest = Some(Length::Steps(rest));
+        cluster.assign(&members, StateInMemory::Keep);
+        assert_eq!(cluster.until_ended(), AttemptOutcome::Rested { step: Step(rest) });
+        cluster.commit(rest);
+        cluster.recorded = Position { step: Step(rest), evaluated: true };
+    }
+    cluster.rest = None;
+    cluster.assign(&[2, 0], StateInMemory::Keep);
+    let mut outcome = Outcome::of(&mut cluster);
+    assert_eq!(outcome.evals.iter().map(|e| e.0.0).collect::<Vec<_>>(), [3, 5, 8, 10, 12]);
+    for outcome in [&mut outcome, &mut undisturbed] {
+        outcome.evals.retain(|e| ![3, 8].contains(&e.0.0));
+    }
+    assert_eq!(outcome, undisturbed);
+}
+
+#[test]
+fn a_rest_after_a_pass_over_the_data_is_at_its_last_step() {
+    let mut cluster = Cluster::new(digits(), 1);
+    cluster.spec.train.length = Length::Epochs(2);
+    cluster.spec.train.global_batch = 400;
+    cluster.rest = Some(Length::Epochs(1));
+    cluster.assign(&[0], StateInMemory::Keep);
+    // 1,618 training samples are four batches and a bit.
+    assert_eq!(cluster.until_ended(), AttemptOutcome::Rested { step: Step(5) });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::mpsc::Receiver;
 
 use collective::Background;
 use data::Prefetcher;
-use domain::batch;
+use domain::batch::{self, BatchPlan};
 use domain::engine::{Assignment, AttemptOutcome, Running, StartFrom};
 use domain::ids::Step;
 use domain::record::{EvalRecord, Position, Record};
@@ -58,6 +58,8 @@ pub(crate) struct Training<'a> {
     pub(crate) is_profiled: bool,
     /// What some rank wished by the end of the last step.
     pub(crate) wish: Wish,
+    /// The step after which the trial comes to rest, if that is before its end.
+    rest: Option<Step>,
     /// The newest step whose state is saved or being saved.
     saved: Option<Step>,
     /// What becomes of the part saved last.
@@ -84,7 +86,7 @@ impl<'a> Training<'a> {
         let gradient = Gradient::zeros(state.network.layout());
         let saved = match assignment.start {
             StartFrom::Checkpoint { step, .. } if step == position.step => Some(step),
-            StartFrom::Checkpoint { .. } | StartFrom::Scratch => None,
+            StartFrom::Checkpoint { .. } | StartFrom::Copy { .. } | StartFrom::Scratch => None,
         };
         Ok(Self {
             assignment,
@@ -102,6 +104,7 @@ impl<'a> Training<'a> {
             recorder,
             is_profiled: false,
             wish: Wish::default(),
+            rest: assignment.until.map(|until| Step(BatchPlan { length: until, ..job.plan }.total_steps())),
             saved,
             writing: None,
         })
@@ -119,6 +122,9 @@ impl<'a> Training<'a> {
             let step = self.step_count();
             if self.is_over() {
                 return self.finish(AttemptOutcome::Completed { step });
+            }
+            if self.is_to_rest() {
+                return self.finish(AttemptOutcome::Rested { step });
             }
             if self.wish.stop {
                 return self.finish(AttemptOutcome::Stopped { step });
@@ -185,9 +191,14 @@ impl<'a> Training<'a> {
         made || matches!(self.state.progress.verdict, Verdict::Stop(_))
     }
 
+    /// What becomes of the trial is decided after this step.
+    fn is_to_rest(&self) -> bool {
+        self.rest.is_some_and(|rest| self.step_count() >= rest)
+    }
+
     fn evaluation_is_due(&self) -> bool {
         let Position { step, evaluated } = self.state.progress.position;
-        let is_last = step.0 == self.job.plan.total_steps();
+        let is_last = step.0 == self.job.plan.total_steps() || self.rest == Some(step);
         !evaluated && (is_last || self.job.spec.eval.every.is_due(step.0, &self.job.plan))
     }
 

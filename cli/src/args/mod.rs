@@ -1,12 +1,16 @@
 //! The command line: one file per group of arguments, nothing but declarations and their checks.
 
 mod place;
+mod sweep;
 mod verbs;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
 
 pub(crate) use self::place::{PlaceArgs, StateDirArgs};
+pub(crate) use self::sweep::{
+    ExplainArgs, PlanArgs, ReplayArgs, SweepArgs, SweepBestArgs, SweepRunArgs, SweepShowArgs, SweepVerb,
+};
 pub(crate) use self::verbs::{
     AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, CompletionsArgs,
     CoordinatorServiceArgs, ExportArgs, LaunchArgs, ListArgs, LocalArgs, LogsArgs, ResumeArgs, StatusArgs, StopArgs,
@@ -47,6 +51,14 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Train a job file: everything on this machine, or on a running coordinator's workers
     Launch(LaunchArgs),
+    /// Search hyperparameters: train a job in many configurations, and stop bad ones early
+    Sweep(SweepArgs),
+    /// Tell what became of a trial of a sweep, and why
+    Explain(ExplainArgs),
+    /// Play a sweep in virtual time: how long it takes on 1 to 1024 workers
+    Plan(PlanArgs),
+    /// Decide a sweep anew from what it measured, under the same or another setting
+    Replay(ReplayArgs),
     /// Let a stopped or failed run go on from its newest checkpoint
     Resume(ResumeArgs),
     /// Bring a run to rest after the step in progress, with its state saved
@@ -97,6 +109,14 @@ mod tests {
             "phalanx launch job.yaml --profile",
             "phalanx launch --profile job.yaml",
             "phalanx launch --profile=10-12 job.yaml",
+            "phalanx sweep sweep.yaml",
+            "phalanx sweep sweep.yaml --workers 2 --threads 1 --name again --json",
+            "phalanx sweep sweep.yaml --coordinator http://10.0.0.1:7070",
+            "phalanx sweep show digits --csv",
+            "phalanx sweep best digits --export model",
+            "phalanx explain digits/7",
+            "phalanx replay digits --eta 3",
+            "phalanx plan sweep.yaml --seconds 0.5 --json",
             "phalanx resume digits --workers 3",
             "phalanx stop digits",
             "phalanx status",
@@ -138,6 +158,11 @@ mod tests {
             ("phalanx launch job.yaml --profile=7-3", ValueValidation),
             ("phalanx launch job.yaml --profile=1-1000", ValueValidation),
             ("phalanx launch job.yaml --coordinator http://a:1 --profile", ArgumentConflict),
+            ("phalanx sweep", DisplayHelpOnMissingArgumentOrSubcommand),
+            ("phalanx sweep show", MissingRequiredArgument),
+            ("phalanx sweep sweep.yaml --workers 0", ValueValidation),
+            ("phalanx replay digits --eta 1", ValueValidation),
+            ("phalanx plan sweep.yaml --seconds 0", ValueValidation),
             ("phalanx status ../../x", ValueValidation),
             ("phalanx stop", MissingRequiredArgument),
             ("phalanx worker", MissingRequiredArgument),

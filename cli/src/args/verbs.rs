@@ -10,7 +10,7 @@ use worker::ProfiledSteps;
 use super::{PlaceArgs, StateDirArgs};
 
 /// The most threads of a worker; far above any machine, and low enough to catch a slip.
-const THREADS_MAX: i64 = 1024;
+pub(super) const THREADS_MAX: i64 = 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct LaunchArgs {

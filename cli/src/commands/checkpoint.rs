@@ -82,7 +82,8 @@ async fn show(args: CheckpointShowArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn export(args: ExportArgs) -> Result<Exit, Failure> {
+/// Writes a checkpoint's model.
+pub(crate) async fn export(args: ExportArgs) -> Result<Exit, Failure> {
     let mut session = Session::to_read(&args.place).await?;
     let exported = read_and_write(&mut session.client, &args).await;
     session.close().await?;

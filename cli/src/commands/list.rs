@@ -1,24 +1,45 @@
 //! `phalanx list`: all runs, a line each.
 
-use proto::v1::Run;
+use proto::v1::{Run, Sweep};
 use serde_json::Value;
 
 use crate::args::ListArgs;
+use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::output::{escape, json, percent, print, run_state_name, table, utc};
 use crate::session::Session;
 
 pub(crate) async fn run(args: ListArgs) -> Result<Exit, Failure> {
     let mut session = Session::to_read(&args.place).await?;
-    let cluster = session.client.cluster().await;
+    let asked = ask(&mut session.client).await;
     session.close().await?;
-    let runs = cluster?.runs;
+    let (runs, sweeps) = asked?;
     if args.json {
         print(&Value::from_iter(runs.iter().map(json::run)).to_string())?;
-    } else {
-        print(&runs_table(&runs))?;
+        return Ok(Exit::Done);
+    }
+    let alone: Vec<Run> = runs.into_iter().filter(|run| run.sweep.is_empty()).collect();
+    print(&runs_table(&alone))?;
+    if !sweeps.is_empty() {
+        print(&format!("\n{}", sweeps_table(&sweeps)))?;
     }
     Ok(Exit::Done)
+}
+
+async fn ask(client: &mut Client) -> Result<(Vec<Run>, Vec<Sweep>), Failure> {
+    Ok((client.cluster().await?.runs, client.all_sweeps().await?))
+}
+
+/// Sweeps under headings.
+fn sweeps_table(sweeps: &[Sweep]) -> String {
+    let rows: Vec<[String; 4]> = sweeps
+        .iter()
+        .map(|sweep| {
+            let state = run_state_name(sweep.state()).to_owned();
+            [escape(&sweep.name), state, sweep.trials_begun.to_string(), utc(sweep.submitted_at_ms)]
+        })
+        .collect();
+    table(["SWEEP", "STATE", "TRIALS", "SUBMITTED"], &rows)
 }
 
 /// Runs under headings.

@@ -4,12 +4,16 @@ mod audit;
 mod checkpoint;
 mod completions;
 mod coordinator;
+mod explain;
 mod launch;
 mod list;
 mod logs;
+mod plan;
+mod replay;
 mod resume;
 mod status;
 mod stop;
+mod sweep;
 mod validate;
 mod verify;
 mod worker;
@@ -21,6 +25,10 @@ use crate::exit::{Exit, Failure};
 pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
     match verb {
         Verb::Launch(args) => launch::run(args).await,
+        Verb::Sweep(args) => sweep::run(args).await,
+        Verb::Explain(args) => explain::run(args).await,
+        Verb::Plan(args) => plan::run(&args),
+        Verb::Replay(args) => replay::run(args).await,
         Verb::Resume(args) => resume::run(args).await,
         Verb::Stop(args) => stop::run(args).await,
         Verb::Status(args) => status::run(args).await,

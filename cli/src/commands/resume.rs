@@ -3,17 +3,18 @@
 
 use anyhow::Context;
 use domain::spec::JobSpec;
-use proto::v1::Run;
+use proto::v1::{Run, Sweep};
 
 use crate::args::ResumeArgs;
 use crate::client::{Client, spec_of};
 use crate::cluster::{Cluster, start_coordinator};
-use crate::commands::launch;
+use crate::commands::{self, launch};
 use crate::exit::{Exit, Failure};
 use crate::follow::{self, is_ended};
+use crate::follow_sweep;
 use crate::interrupts::Interrupts;
 use crate::job;
-use crate::output::Show;
+use crate::output::{Show, sweep};
 use crate::session::{live_coordinator, must_exist};
 
 pub(crate) async fn run(args: ResumeArgs) -> Result<Exit, Failure> {
@@ -30,6 +31,12 @@ async fn on_running_cluster(url: &str, args: &ResumeArgs) -> Result<Exit, Failur
     }
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let mut client = Client::connect(url).await?;
+    if client.sweep(&args.run).await.is_ok() {
+        client.resume(&args.run).await?;
+        let show = sweep::Show::new(args.json);
+        let ended = follow_sweep::follow(&client, &args.run, None, &show, &mut interrupts).await?;
+        return follow_sweep::conclude(ended, &args.run, &show);
+    }
     let run = client.run(&args.run).await?;
     client.resume(&args.run).await?;
     let mut show = Show::new(args.json);
@@ -43,7 +50,16 @@ async fn on_own_cluster(args: &ResumeArgs) -> Result<Exit, Failure> {
     must_exist(state_dir)?;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let taken_up = start_coordinator(state_dir, args.local.listen, async |client| take_up(client, args).await);
-    let (embedded, client, (run, workers)) = taken_up.await?;
+    let (embedded, client, taken_up) = taken_up.await?;
+    let (run, workers) = match taken_up {
+        TakenUp::Run(run, workers) => (*run, workers),
+        TakenUp::Sweep(begun, workers) => {
+            let cluster = Cluster::complete(embedded, state_dir, workers, args.local.threads, None).await?;
+            let show = sweep::Show::new(args.json);
+            show.started(&begun, client.url(), Some(workers))?;
+            return commands::sweep::train(cluster, &client, &args.run, &show, &mut interrupts).await;
+        }
+    };
     let profile = launch::profiling(&args.local, state_dir, &run)?;
     let cluster = Cluster::complete(embedded, state_dir, workers, args.local.threads, profile).await?;
     let mut show = Show::new(args.json);
@@ -51,8 +67,23 @@ async fn on_own_cluster(args: &ResumeArgs) -> Result<Exit, Failure> {
     launch::train(cluster, &client, &run, &mut show, &mut interrupts).await
 }
 
-/// Lets the run go on. The run as it was, and how many workers to start.
-pub(crate) async fn take_up(client: &mut Client, args: &ResumeArgs) -> Result<(Run, u32), Failure> {
+/// What goes on, as it was, and how many workers to start.
+pub(crate) enum TakenUp {
+    Run(Box<Run>, u32),
+    Sweep(Box<Sweep>, u32),
+}
+
+/// Lets the run or sweep go on.
+pub(crate) async fn take_up(client: &mut Client, args: &ResumeArgs) -> Result<TakenUp, Failure> {
+    if let Ok(found) = client.sweep(&args.run).await {
+        let spec = sweep::spec(&found).context("the coordinator sent a sweep that this program does not know")?;
+        let workers = args.workers.unwrap_or_else(|| commands::sweep::workers_for(&spec));
+        commands::sweep::check_workers(&spec, workers)?;
+        if follow_sweep::is_ended(&found) {
+            client.resume(&args.run).await?;
+        }
+        return Ok(TakenUp::Sweep(Box::new(found), workers));
+    }
     let run = client.run(&args.run).await?;
     let spec = spec_of(&run)?;
     let workers = args.workers.unwrap_or(spec.workers);
@@ -61,7 +92,7 @@ pub(crate) async fn take_up(client: &mut Client, args: &ResumeArgs) -> Result<(R
     if is_ended(&run) {
         client.resume(&args.run).await?;
     }
-    Ok((run, workers))
+    Ok(TakenUp::Run(Box::new(run), workers))
 }
 
 fn check_workers(spec: &JobSpec, workers: u32) -> Result<(), Failure> {

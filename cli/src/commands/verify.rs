@@ -144,7 +144,9 @@ impl Bench<'_> {
             | RunState::Forming
             | RunState::Running
             | RunState::Stopping
-            | RunState::Stopped => return Ok(None),
+            | RunState::Stopped
+            | RunState::Paused
+            | RunState::Pruned => return Ok(None),
         }
         let run_name = run.name.parse().map_err(Failure::config)?;
         let file = client.checkpoint(&run_name, None, Content::Weights).await?;

@@ -25,6 +25,7 @@ pub(crate) fn run(run: &Run) -> Value {
         failures,
         spec_json,
         train_samples,
+        sweep,
     } = run;
     json!({
         "name": name,
@@ -41,6 +42,7 @@ pub(crate) fn run(run: &Run) -> Value {
         "ended_at_ms": ended_at_ms,
         "failures": failures,
         "train_samples": train_samples,
+        "sweep": (!sweep.is_empty()).then_some(sweep),
         "spec": serde_json::from_str::<Value>(spec_json).unwrap_or(Value::Null),
     })
 }

@@ -4,6 +4,7 @@ mod escape;
 pub(crate) mod json;
 mod progress;
 mod show;
+pub(crate) mod sweep;
 mod table;
 mod time;
 

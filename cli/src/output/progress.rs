@@ -210,6 +210,8 @@ pub(crate) fn run_state_name(state: RunState) -> &'static str {
         RunState::Running => "running",
         RunState::Stopping => "stopping",
         RunState::Stopped => "stopped",
+        RunState::Paused => "paused",
+        RunState::Pruned => "pruned",
         RunState::Completed => "completed",
         RunState::Failed => "failed",
     }

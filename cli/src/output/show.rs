@@ -178,6 +178,8 @@ fn change_line(change: &Change) -> Option<String> {
             | RunState::Forming
             | RunState::Running
             | RunState::Stopped
+            | RunState::Paused
+            | RunState::Pruned
             | RunState::Completed
             | RunState::Failed => None,
         },

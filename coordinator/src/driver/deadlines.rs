@@ -32,7 +32,10 @@ impl Driver {
                     round.left.push(*worker);
                     round.events.push(Event::DeadlinePassed { deadline });
                 }
-                Deadline::Gather { .. } | Deadline::Form { .. } | Deadline::TimeLimit { .. } => {
+                Deadline::Gather { .. }
+                | Deadline::Form { .. }
+                | Deadline::SweepTime { .. }
+                | Deadline::TimeLimit { .. } => {
                     round.events.push(Event::DeadlinePassed { deadline });
                 }
             }

@@ -29,7 +29,7 @@ mod settle;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use domain::engine::{Engine, Event, Timing};
+use domain::engine::{Engine, Timing};
 use domain::ids::{RunName, Time, TrialId, WorkerId};
 use domain::view::{RunState, RunView};
 use store::{CheckpointStore, JournalEntry, Store, StoreError};
@@ -156,15 +156,10 @@ impl Driver {
         }
     }
 
-    fn note_spec(&mut self, event: &Event) {
-        if let Event::Submitted { spec } = event {
-            self.picture.specs.entry(spec.name.clone()).or_insert_with(|| Arc::new(spec.as_ref().clone()));
-        }
-    }
-
     /// Takes a new view of the engine, and cleans up behind runs that have just completed.
     fn look(&mut self) {
         let before = std::mem::replace(&mut self.picture.view, self.engine.view());
+        self.note_specs();
         let completed = |runs: &[RunView]| -> BTreeSet<RunName> {
             runs.iter().filter(|r| r.state == RunState::Completed).map(|r| r.name.clone()).collect()
         };
@@ -177,6 +172,20 @@ impl Driver {
         if before.workers.len() != self.picture.view.workers.len() {
             let known: BTreeSet<WorkerId> = self.picture.view.workers.iter().map(|w| w.info.id).collect();
             self.connections.forget_unless(|worker| known.contains(&worker));
+        }
+    }
+
+    /// Keeps what runs and sweeps were asked to be; that never changes.
+    pub(super) fn note_specs(&mut self) {
+        let Picture { view, specs, sweep_specs, .. } = &mut self.picture;
+        for name in view.runs.iter().map(|run| &run.name).filter(|name| !specs.contains_key(*name)).collect::<Vec<_>>()
+        {
+            specs.extend(self.engine.spec(name).map(|spec| (name.clone(), Arc::new(spec.clone()))));
+        }
+        for name in view.sweeps.iter().map(|sweep| &sweep.name) {
+            if !sweep_specs.contains_key(name) {
+                sweep_specs.extend(self.engine.sweep_spec(name).map(|spec| (name.clone(), Arc::new(spec.clone()))));
+            }
         }
     }
 

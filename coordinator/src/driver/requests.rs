@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::engine::{Event, Refusal};
+use domain::ids::RunName;
+use domain::search::study::Fact;
 use store::StoreError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -14,9 +16,11 @@ use super::{Driver, Message, Stopped};
 
 /// What a user asks for.
 #[derive(Debug)]
-pub(super) struct UserRequest {
-    event: Event,
-    answer: oneshot::Sender<Result<(), RequestError>>,
+pub(super) enum UserRequest {
+    /// To take something in.
+    Take { event: Event, answer: oneshot::Sender<Result<(), RequestError>> },
+    /// To tell what happened in a sweep.
+    SweepFacts { sweep: RunName, answer: oneshot::Sender<Vec<Fact>> },
 }
 
 /// Why a user's request was not taken. Nothing was changed.
@@ -48,8 +52,15 @@ impl Handle {
     /// Asks for something; returns once it is journalled and can be seen.
     pub(crate) async fn request(&self, event: Event) -> Result<(), RequestError> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(UserRequest { event, answer }).await.map_err(|_| RequestError::Ending)?;
+        self.requests.send(UserRequest::Take { event, answer }).await.map_err(|_| RequestError::Ending)?;
         answered.await.unwrap_or(Err(RequestError::Ending))
+    }
+
+    /// All that happened in a sweep; nothing if there is none of that name.
+    pub(crate) async fn sweep_facts(&self, sweep: RunName) -> Result<Vec<Fact>, RequestError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(UserRequest::SweepFacts { sweep, answer }).await.map_err(|_| RequestError::Ending)?;
+        answered.await.map_err(|_| RequestError::Ending)
     }
 
     /// Tells what happened; whether the driver still listens.
@@ -65,7 +76,13 @@ impl Handle {
 
 impl Driver {
     pub(super) async fn on_request(&mut self, request: UserRequest) -> Result<(), Stopped> {
-        let UserRequest { event, answer } = request;
+        let (event, answer) = match request {
+            UserRequest::Take { event, answer } => (event, answer),
+            UserRequest::SweepFacts { sweep, answer } => {
+                let _ = answer.send(self.engine.sweep_facts(&sweep).unwrap_or_default());
+                return Ok(());
+            }
+        };
         let outcome = match self.engine.check(&event) {
             Err(refusal) => Err(RequestError::Refused(refusal)),
             Ok(()) => {
@@ -93,9 +110,14 @@ impl Driver {
                 biased;
                 () = self.hands.shutdown.cancelled() => return Err(Stopped::Asked),
                 () = &mut end => return Ok(()),
-                Some(UserRequest { event: _, answer }) = self.requests.recv() => {
-                    let _ = answer.send(Err(RequestError::Stalled));
-                }
+                Some(request) = self.requests.recv() => match request {
+                    UserRequest::Take { event: _, answer } => {
+                        let _ = answer.send(Err(RequestError::Stalled));
+                    }
+                    UserRequest::SweepFacts { sweep, answer } => {
+                        let _ = answer.send(self.engine.sweep_facts(&sweep).unwrap_or_default());
+                    }
+                },
             }
         }
     }

@@ -16,10 +16,10 @@ impl Driver {
     pub(super) fn replay(&mut self, journal: Vec<JournalEntry>) {
         let events = journal.len();
         for JournalEntry { sequence: _, at, event } in journal {
-            self.note_spec(&event);
             let _done_then = self.engine.apply(at, event);
         }
         self.picture.view = self.engine.view();
+        self.note_specs();
         if events > 0 {
             info!(events, runs = self.picture.view.runs.len(), "journal replayed");
         }

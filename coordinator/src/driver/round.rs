@@ -75,6 +75,7 @@ fn trial_of_event(event: &Event) -> Option<&TrialId> {
         | Event::AttemptEnded { trial, .. } => Some(trial),
         Event::Restarted
         | Event::Submitted { .. }
+        | Event::SweepSubmitted { .. }
         | Event::Joined { .. }
         | Event::Lost { .. }
         | Event::Alive { .. }

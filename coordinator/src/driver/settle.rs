@@ -77,10 +77,10 @@ impl Driver {
         let mut is_seen = false;
         for event in events {
             is_seen |= event.is_fact() || matches!(event, Event::Advanced { .. });
-            self.note_spec(&event);
-            for effect in self.engine.apply(now, event) {
-                let specs = &self.picture.specs;
-                let spec_of = |run: &RunName| specs.get(run).map(|spec| spec.as_ref().clone());
+            let effects = self.engine.apply(now, event);
+            let engine = &self.engine;
+            for effect in effects {
+                let spec_of = |run: &RunName| engine.spec(run).cloned();
                 effects::perform(effect, &self.hands, &self.connections, spec_of, now.0, &mut for_driver);
             }
         }

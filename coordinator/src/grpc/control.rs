@@ -1,4 +1,3 @@
-use std::pin::Pin;
 use std::sync::Arc;
 
 use domain::batch::BatchPlan;
@@ -7,7 +6,6 @@ use domain::ids::{RunName, Step};
 use domain::record::{Record, StepRecord};
 use domain::spec::check;
 use domain::view::CheckpointView;
-use futures::Stream;
 use futures::stream;
 use proto::convert;
 use proto::v1;
@@ -16,6 +14,7 @@ use store::{CheckpointStore, LedgerCursor, LedgerStep, LogLine, PAGE_MAX, Store}
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use super::pages::{Messages, Pages, messages};
 use crate::driver::Handle;
 use crate::picture::Picture;
 use crate::status;
@@ -31,8 +30,6 @@ const LINES_MAX: usize = 500;
 const CHUNK_BYTES: usize = 1 << 20;
 
 const _: () = assert!(POINTS_MAX <= PAGE_MAX && LINES_MAX <= PAGE_MAX);
-
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Answers people and tools.
 #[derive(Debug)]
@@ -61,7 +58,8 @@ impl ControlService {
     }
 }
 
-fn read_name(name: &str) -> Result<RunName, Status> {
+/// A name that can be one.
+pub(super) fn read_name(name: &str) -> Result<RunName, Status> {
     RunName::new(name).map_err(|e| status::of_name(&e))
 }
 
@@ -176,26 +174,6 @@ impl Control for ControlService {
         let file = file.map_err(|e| status::of_checkpoint(&e))?;
         Ok(Response::new(Box::pin(stream::iter(chunks(header, file).map(Ok)))))
     }
-}
-
-/// Something that is given out message by message.
-trait Pages: Send + 'static {
-    type Page: Send + 'static;
-
-    /// The next message; `None` at the end.
-    fn next(&mut self) -> impl Future<Output = Result<Option<Self::Page>, Status>> + Send;
-}
-
-/// All messages of `pages`. An error is the last one.
-fn messages<P: Pages>(pages: P) -> Messages<P::Page> {
-    Box::pin(stream::unfold(Some(pages), |pages| async move {
-        let mut pages = pages?;
-        match pages.next().await {
-            Ok(Some(page)) => Some((Ok(page), Some(pages))),
-            Ok(None) => None,
-            Err(status) => Some((Err(status), None)),
-        }
-    }))
 }
 
 /// The run's samples by step, if a worker has told how many there are.

@@ -1,11 +1,14 @@
 //! The services, and the limits they are served with.
 
 pub(crate) mod control;
+mod pages;
+pub(crate) mod sweeps;
 pub(crate) mod worker_link;
 
 use std::time::Duration;
 
 use proto::v1::control_server::ControlServer;
+use proto::v1::sweeps_server::SweepsServer;
 use proto::v1::worker_link_server::WorkerLinkServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +16,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use self::control::ControlService;
+use self::sweeps::SweepsService;
 use self::worker_link::WorkerLinkService;
 
 /// Streams of one connection. A worker needs one, a tool a few.
@@ -39,11 +43,13 @@ pub(crate) enum ServeError {
 pub(crate) async fn serve(
     listener: TcpListener,
     control: ControlService,
+    sweeps: SweepsService,
     worker_link: WorkerLinkService,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ControlServer<ControlService>>().await;
+    health.set_serving::<SweepsServer<SweepsService>>().await;
     health.set_serving::<WorkerLinkServer<WorkerLinkService>>().await;
     let described = || {
         tonic_reflection::server::Builder::configure()
@@ -54,6 +60,9 @@ pub(crate) async fn serve(
     let reflection = described().build_v1().map_err(ServeError::Reflection)?;
     let reflection_v1alpha = described().build_v1alpha().map_err(ServeError::Reflection)?;
     let control = ControlServer::new(control)
+        .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
+    let sweeps = SweepsServer::new(sweeps)
         .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
     let worker_link = WorkerLinkServer::new(worker_link)
@@ -69,10 +78,12 @@ pub(crate) async fn serve(
         .add_service(reflection)
         .add_service(reflection_v1alpha)
         .add_service(control)
+        .add_service(sweeps)
         .add_service(worker_link)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
             shutdown.cancelled().await;
             health.set_not_serving::<ControlServer<ControlService>>().await;
+            health.set_not_serving::<SweepsServer<SweepsService>>().await;
             health.set_not_serving::<WorkerLinkServer<WorkerLinkService>>().await;
         })
         .await

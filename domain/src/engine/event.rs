@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::Length;
 use crate::ids::{Generation, Rank, RunName, Step, TrialId, WorkerId};
 use crate::record::{Position, SavedPart};
 use crate::spec::JobSpec;
+use crate::spec::sweep::SweepSpec;
 
 /// Something that happened. All but [`Event::Alive`] and [`Event::Advanced`] are facts and are journalled before they
 /// are applied.
@@ -17,6 +19,11 @@ pub enum Event {
     Submitted {
         /// The job.
         spec: Box<JobSpec>,
+    },
+    /// A user handed in a sweep.
+    SweepSubmitted {
+        /// The sweep.
+        spec: Box<SweepSpec>,
     },
     /// A worker connected, for the first time or again.
     Joined {
@@ -233,6 +240,11 @@ pub enum AttemptOutcome {
         /// Steps completed.
         step: Step,
     },
+    /// It came to [`Assignment::until`], is evaluated there, and the state is saved.
+    Rested {
+        /// Steps completed.
+        step: Step,
+    },
     /// It cannot go on, and would not on another worker either.
     Failed {
         /// Steps completed.
@@ -263,6 +275,11 @@ pub enum Deadline {
         trial: TrialId,
         /// The generation.
         generation: Generation,
+    },
+    /// The time of a sweep.
+    SweepTime {
+        /// The sweep.
+        sweep: RunName,
     },
     /// The run's limit of training time.
     TimeLimit {
@@ -367,6 +384,8 @@ pub struct Assignment {
     pub skip_updates: Vec<Step>,
     /// What becomes of a state that the worker already holds in memory.
     pub state: StateInMemory,
+    /// Where the trial comes to rest before its end, evaluated and saved: what becomes of it is decided there.
+    pub until: Option<Length>,
 }
 
 /// What becomes of a state that a worker already holds in memory.
@@ -385,6 +404,16 @@ pub enum StateInMemory {
 pub enum StartFrom {
     /// The initialisation that the seed gives.
     Scratch,
+    /// A committed checkpoint of another trial: weights, optimizer and position, but not its early stopping. What differs
+    /// between the two jobs counts from there on.
+    Copy {
+        /// Steps completed in it.
+        step: Step,
+        /// The manifest's path in the checkpoint store.
+        manifest: String,
+        /// BLAKE3 of the manifest.
+        blake3: String,
+    },
     /// A committed checkpoint.
     Checkpoint {
         /// Steps completed in it.

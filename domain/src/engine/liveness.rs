@@ -38,7 +38,7 @@ impl Engine {
                 Phase::Saving { .. } | Phase::Ended { .. } => None,
             }
         });
-        leases.chain(trials).min()
+        leases.chain(trials).chain(self.sweep_deadlines()).min()
     }
 
     /// When a running trial will have trained for as long as it may.
@@ -59,6 +59,7 @@ impl Engine {
                     self.on_form_passed(now, &trial, effects);
                 }
             }
+            Deadline::SweepTime { sweep } => self.on_sweep_out_of_time(now, &sweep, effects),
             Deadline::TimeLimit { trial } => self.on_time_limit_passed(now, &trial, effects),
         }
     }

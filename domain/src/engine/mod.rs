@@ -11,12 +11,14 @@ mod event;
 mod lineage;
 mod liveness;
 mod on_checkpoint;
+mod on_sweep;
 mod on_trial;
 mod on_worker;
 mod picture;
 mod place;
 mod reason;
 mod refusal;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -27,6 +29,8 @@ pub use event::*;
 pub use reason::{Completion, EndReason, StopCause, WaitReason};
 pub use refusal::Refusal;
 
+use self::sweep::Sweep;
+pub use self::sweep::trial_run;
 use self::trial::{Phase, Trial};
 use crate::ids::{Generation, RunName, Step, Time, TrialId, WorkerId};
 use crate::spec::JobSpec;
@@ -44,6 +48,7 @@ pub struct Engine {
     timing: Timing,
     workers: BTreeMap<WorkerId, Worker>,
     trials: BTreeMap<TrialId, Trial>,
+    sweeps: BTreeMap<RunName, Sweep>,
     /// The next free place in the queue.
     next_turn: u64,
     /// When the newest journalled event happened.
@@ -99,7 +104,14 @@ struct Held {
 impl Engine {
     /// An engine that knows no run and no worker.
     pub fn new(timing: Timing) -> Self {
-        Self { timing, workers: BTreeMap::new(), trials: BTreeMap::new(), next_turn: 0, newest_fact: Time(0) }
+        Self {
+            timing,
+            workers: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            sweeps: BTreeMap::new(),
+            next_turn: 0,
+            newest_fact: Time(0),
+        }
     }
 
     /// Whether a user's request can be taken; asked before it is journalled. Other events always can.
@@ -109,11 +121,15 @@ impl Engine {
             trial.map(picture::state).ok_or_else(|| Refusal::NoSuchRun { run: run.clone() })
         };
         match event {
-            Event::Submitted { spec } => match state_of(&spec.name) {
-                Ok(state) if state.is_ended() => Err(Refusal::RunEnded { run: spec.name.clone(), state }),
-                Ok(state) => Err(Refusal::RunLive { run: spec.name.clone(), state }),
-                Err(_) => Ok(()),
-            },
+            Event::Submitted { spec } => self.check_name(&spec.name),
+            Event::SweepSubmitted { spec } => self.check_name(&spec.name),
+            Event::StopRequested { run } | Event::ResumeRequested { run } if self.sweeps.contains_key(run) => {
+                self.check_sweep(event, run)
+            }
+            Event::StopRequested { run } | Event::ResumeRequested { run } if self.sweep_of(run).is_some() => {
+                let sweep = self.sweep_of(run).expect("just seen");
+                Err(Refusal::PartOfSweep { run: run.clone(), sweep })
+            }
             Event::StopRequested { run } => match state_of(run)? {
                 state if state.is_ended() => Err(Refusal::NotLive { run: run.clone(), state }),
                 _ => Ok(()),
@@ -142,6 +158,7 @@ impl Engine {
         };
         self.dispatch(now, event, &mut effects);
         if is_fact {
+            self.feed_sweeps(now, &mut effects);
             self.place(now, &mut effects);
             self.newest_fact = now;
         }
@@ -159,6 +176,13 @@ impl Engine {
             Event::Alive { worker } => self.on_alive(now, worker),
             Event::DeadlinePassed { deadline } => self.on_deadline(now, deadline, effects),
             Event::Submitted { spec } => self.on_submitted(now, *spec, effects),
+            Event::SweepSubmitted { spec } => self.on_sweep_submitted(now, spec, effects),
+            Event::StopRequested { run } if self.sweeps.contains_key(&run) => {
+                self.on_sweep_stop_requested(now, &run, effects);
+            }
+            Event::ResumeRequested { run } if self.sweeps.contains_key(&run) => {
+                self.on_sweep_resume_requested(now, &run, effects);
+            }
             Event::StopRequested { run } => self.on_stop_requested(now, &only_trial(&run), effects),
             Event::ResumeRequested { run } => self.on_resume_requested(now, &only_trial(&run), effects),
             Event::Advanced { trial, generation, position } => {

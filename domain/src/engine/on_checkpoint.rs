@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::trial::{Checkpoint, Phase, Save, Trial};
 use super::{Effect, EndReason, Engine, note};
 use crate::ids::{Generation, Step, Time, TrialId};
@@ -92,11 +94,12 @@ impl Engine {
 
     /// Gives up the checkpoints that need not stay. While a group is forming, its members may be reading one.
     pub(super) fn apply_retention(&mut self, id: &TrialId, effects: &mut Vec<Effect>) {
-        let trial = self.trial_mut(id);
+        let trial = &self.trials[id];
         if matches!(trial.phase, Phase::Forming { .. }) {
             return;
         }
-        let manifests = trial.give_up_checkpoints();
+        let of_sweep = trial.sweep.as_ref().map(|(name, number)| self.sweeps[name].wanted_steps(*number));
+        let manifests = self.trial_mut(id).give_up_checkpoints(&of_sweep.unwrap_or_default());
         if !manifests.is_empty() {
             effects.push(Effect::DeleteCheckpoints { trial: id.clone(), manifests });
         }
@@ -117,11 +120,12 @@ impl Trial {
         generation < self.generation || self.lost_saves.contains_key(&step) || self.has_checkpoint_at(step)
     }
 
-    fn give_up_checkpoints(&mut self) -> Vec<String> {
+    /// `wanted` ones stay too.
+    fn give_up_checkpoints(&mut self, wanted: &BTreeSet<Step>) -> Vec<String> {
         let kept = keep::kept(&self.spec.checkpoint, self.spec.early_stopping.metric, &self.candidates());
         let mut given_up = Vec::new();
         self.checkpoints.retain(|checkpoint| {
-            let stays = kept.contains(&checkpoint.step);
+            let stays = kept.contains(&checkpoint.step) || wanted.contains(&checkpoint.step);
             if !stays {
                 given_up.push(checkpoint.manifest.clone());
             }

@@ -19,7 +19,7 @@ const TRIES_WITH_NEWCOMERS: u32 = 2;
 impl Engine {
     pub(super) fn on_submitted(&mut self, now: Time, spec: JobSpec, effects: &mut Vec<Effect>) {
         let id = only_trial(&spec.name);
-        if self.trials.contains_key(&id) {
+        if self.is_taken(&spec.name) {
             return;
         }
         note(effects, &id, format!("submitted: {} workers wanted, at least {}", spec.workers, spec.min_workers));
@@ -27,7 +27,7 @@ impl Engine {
         self.trials.insert(id, Trial::new(spec, now, turn));
     }
 
-    fn take_turn(&mut self) -> u64 {
+    pub(super) fn take_turn(&mut self) -> u64 {
         let turn = self.next_turn;
         self.next_turn += 1;
         turn
@@ -71,10 +71,15 @@ impl Engine {
             return;
         }
         let turn = self.take_turn();
+        self.trial_mut(id).turn = turn;
+        self.wake(now, id, effects);
+    }
+
+    /// A trial at rest waits for workers again, to go on from its newest checkpoint.
+    pub(super) fn wake(&mut self, now: Time, id: &TrialId, effects: &mut Vec<Effect>) {
         let trial = self.trial_mut(id);
         let step = trial.newest_saved_step();
         note(effects, id, format!("resumed from step {step}"));
-        trial.turn = turn;
         trial.stopping = None;
         trial.rollbacks = 0;
         trial.broken_in_a_row = 0;
@@ -347,6 +352,7 @@ impl Engine {
             }
             AttemptOutcome::Completed { step } => Finish::Completed { step },
             AttemptOutcome::Stopped { step } => Finish::Stopped { step },
+            AttemptOutcome::Rested { step } => Finish::Rested { step },
         };
         if matches!(trial.phase, Phase::Saving { .. }) || !trial.can_reach(finish.step()) {
             return;
@@ -400,12 +406,15 @@ impl Engine {
         let trial = self.trial_mut(id);
         let state = match &reason {
             EndReason::Stopped { .. } => "stopped",
+            EndReason::Paused { .. } => "paused",
+            EndReason::Pruned { .. } => "stopped by its sweep",
             EndReason::Completed { .. } => "completed",
             EndReason::Failed { .. } => "failed",
         };
         note(effects, id, format!("{state}: {reason}"));
         trial.stopping = None;
         trial.enter(now, Phase::Ended { at: now, reason });
+        self.on_sweep_trial_ended(now, id, effects);
         self.apply_retention(id, effects);
     }
 
@@ -476,6 +485,7 @@ impl Trial {
                 EndReason::Completed { step, why: Completion::TimeLimit { max_seconds } }
             }
             (Finish::Stopped { step }, Some(StopCause::User) | None) => EndReason::Stopped { step },
+            (Finish::Rested { step }, _) => EndReason::Paused { step },
         }
     }
 }

@@ -1,7 +1,9 @@
+use super::sweep::{Sweep, SweepPhase};
 use super::trial::{Phase, Trial};
-use super::{EndReason, Engine};
-use crate::ids::TrialId;
-use crate::view::{CheckpointView, RunState, RunView, View, WorkerView};
+use super::{EndReason, Engine, only_trial};
+use crate::ids::{RunName, Step, TrialId};
+use crate::search::study::{self, FinishReason};
+use crate::view::{CheckpointView, RunState, RunView, SweepTrialView, SweepView, TrialState, View, WorkerView};
 
 impl Engine {
     /// A picture for people.
@@ -17,7 +19,60 @@ impl Engine {
                     run: worker.trial.as_ref().map(|trial| trial.run.clone()),
                 })
                 .collect(),
+            sweeps: self.sweeps.iter().map(|(name, sweep)| self.sweep_view(name, sweep)).collect(),
         }
+    }
+
+    fn sweep_view(&self, name: &RunName, sweep: &Sweep) -> SweepView {
+        let trials = sweep.study.trials().iter().zip(0..).map(|(trial, number)| SweepTrialView {
+            number,
+            run: sweep.run(number),
+            configuration: sweep.configurations.get(&number).cloned().unwrap_or_default(),
+            state: trial_state(trial.phase()),
+            reason: self.trials.get(&only_trial(&sweep.run(number))).map(reason).unwrap_or_default(),
+            budget: trial.budget(),
+            step: Step(sweep.steps.get(&number).copied().unwrap_or_default()),
+            values: sweep.values(trial.losses()),
+            parent: trial.parent().map(|parent| (parent.trial, parent.budget)),
+        });
+        SweepView {
+            name: name.clone(),
+            state: sweep_state(sweep),
+            reason: match &sweep.phase {
+                SweepPhase::Live { .. } if sweep.is_out_of_time => "its limit is reached".to_owned(),
+                SweepPhase::Live { .. } => String::new(),
+                SweepPhase::Stopping => "stop requested".to_owned(),
+                SweepPhase::Stopped { .. } => "stopped by a user; all trials are saved".to_owned(),
+                SweepPhase::Ended { reason, .. } => reason.to_string(),
+            },
+            submitted_at: sweep.submitted_at,
+            ended_at: match sweep.phase {
+                SweepPhase::Stopped { at } | SweepPhase::Ended { at, .. } => Some(at),
+                SweepPhase::Live { .. } | SweepPhase::Stopping => None,
+            },
+            trials: trials.collect(),
+        }
+    }
+}
+
+pub(super) fn sweep_state(sweep: &Sweep) -> RunState {
+    match &sweep.phase {
+        SweepPhase::Live { .. } if sweep.study.training() == 0 => RunState::Waiting,
+        SweepPhase::Live { .. } => RunState::Running,
+        SweepPhase::Stopping => RunState::Stopping,
+        SweepPhase::Stopped { .. } => RunState::Stopped,
+        SweepPhase::Ended { reason: FinishReason::TooManyFailures { .. }, .. } => RunState::Failed,
+        SweepPhase::Ended { .. } => RunState::Completed,
+    }
+}
+
+fn trial_state(phase: study::Phase) -> TrialState {
+    match phase {
+        study::Phase::Queued | study::Phase::Training => TrialState::Training,
+        study::Phase::Resting | study::Phase::Paused => TrialState::Paused,
+        study::Phase::Complete => TrialState::Completed,
+        study::Phase::Stopped => TrialState::Pruned,
+        study::Phase::Failed => TrialState::Failed,
     }
 }
 
@@ -25,6 +80,8 @@ pub(super) fn state(trial: &Trial) -> RunState {
     match &trial.phase {
         Phase::Waiting { .. } => RunState::Waiting,
         Phase::Ended { reason: EndReason::Stopped { .. }, .. } => RunState::Stopped,
+        Phase::Ended { reason: EndReason::Paused { .. }, .. } => RunState::Paused,
+        Phase::Ended { reason: EndReason::Pruned { .. }, .. } => RunState::Pruned,
         Phase::Ended { reason: EndReason::Completed { .. }, .. } => RunState::Completed,
         Phase::Ended { reason: EndReason::Failed { .. }, .. } => RunState::Failed,
         _ if trial.stopping.is_some() => RunState::Stopping,
@@ -61,6 +118,7 @@ fn run_view(id: &TrialId, trial: &Trial) -> RunView {
     });
     RunView {
         name: id.run.clone(),
+        sweep: trial.sweep.as_ref().map(|(sweep, _)| sweep.clone()),
         state: state(trial),
         reason: reason(trial),
         generation: trial.generation,

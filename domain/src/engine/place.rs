@@ -1,5 +1,5 @@
 use super::liveness::backed_off_ms;
-use super::trial::{Phase, Trial};
+use super::trial::{Checkpoint, Phase, Trial};
 use super::{Assignment, Effect, Engine, StartFrom, StateInMemory, WaitReason, Worker, drop_saves, note};
 use crate::ids::{Rank, RunName, Time, TrialId, WorkerId};
 
@@ -244,11 +244,15 @@ impl Engine {
     /// The place of the member with `rank` in the newest group.
     pub(super) fn assignment(&self, id: &TrialId, rank: usize) -> Assignment {
         let trial = &self.trials[id];
-        let start = trial.newest_checkpoint().map_or(StartFrom::Scratch, |checkpoint| StartFrom::Checkpoint {
-            step: checkpoint.step,
-            manifest: checkpoint.manifest.clone(),
-            blake3: checkpoint.blake3.clone(),
-        });
+        let start = match (trial.newest_checkpoint(), &trial.parent) {
+            (Some(Checkpoint { step, manifest, blake3, .. }), _) => {
+                StartFrom::Checkpoint { step: *step, manifest: manifest.clone(), blake3: blake3.clone() }
+            }
+            (None, Some(Checkpoint { step, manifest, blake3, .. })) => {
+                StartFrom::Copy { step: *step, manifest: manifest.clone(), blake3: blake3.clone() }
+            }
+            (None, None) => StartFrom::Scratch,
+        };
         Assignment {
             trial: id.clone(),
             generation: trial.generation,
@@ -259,6 +263,7 @@ impl Engine {
             recorded: trial.recorded,
             skip_updates: trial.skip_updates.iter().copied().collect(),
             state: if trial.discard { StateInMemory::Discard } else { StateInMemory::Keep },
+            until: trial.until,
         }
     }
 }

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use crate::ids::{RunName, Step};
+use crate::search;
 use crate::stop::StopReason;
 
 /// Why a run has no group.
@@ -46,6 +47,18 @@ pub enum EndReason {
     Stopped {
         /// The step.
         step: Step,
+    },
+    /// It rests where its sweep wanted it to, saved, and may be taken up again.
+    Paused {
+        /// The step.
+        step: Step,
+    },
+    /// Its sweep wants no more of it.
+    Pruned {
+        /// Where it came to rest.
+        step: Step,
+        /// Why.
+        reason: search::scheduler::StopReason,
     },
     /// It is done.
     Completed {
@@ -102,6 +115,8 @@ impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EndReason::Stopped { step } => write!(f, "stopped by a user; step {step} is saved"),
+            EndReason::Paused { step } => write!(f, "rests at step {step} until its sweep takes it up again"),
+            EndReason::Pruned { step, reason } => write!(f, "stopped at step {step}: {reason}"),
             EndReason::Completed { step, why: Completion::AllSteps } => write!(f, "all {step} steps are done"),
             EndReason::Completed { step, why: Completion::EarlyStop(reason) } => {
                 write!(f, "stopped early at step {step}: {reason}")

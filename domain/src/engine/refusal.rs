@@ -20,6 +20,38 @@ pub enum Refusal {
         /// Where it stands.
         state: RunState,
     },
+    /// The name is taken by a sweep or one of its trials, or would be that of a trial.
+    #[error("the name {run} belongs to sweep {sweep}\nhint: choose another name")]
+    NameOfSweep {
+        /// The name.
+        run: RunName,
+        /// The sweep.
+        sweep: RunName,
+    },
+    /// A trial starts and stops with its sweep.
+    #[error("run {run} is a trial of sweep {sweep}\nhint: stop or resume {sweep}")]
+    PartOfSweep {
+        /// The trial's run.
+        run: RunName,
+        /// The sweep.
+        sweep: RunName,
+    },
+    /// Only a live sweep can be stopped.
+    #[error("sweep {sweep} is {state} already")]
+    SweepNotLive {
+        /// The sweep.
+        sweep: RunName,
+        /// Where it stands.
+        state: RunState,
+    },
+    /// Only a stopped sweep can go on.
+    #[error("sweep {sweep} is {state}, only a stopped sweep can be resumed")]
+    SweepNotResumable {
+        /// The sweep.
+        sweep: RunName,
+        /// Where it stands.
+        state: RunState,
+    },
     /// There is no such run.
     #[error("there is no run {run}\nhint: `phalanx list` shows all runs")]
     NoSuchRun {
@@ -47,8 +79,12 @@ pub enum Refusal {
 fn or_resume(run: &RunName, state: RunState) -> String {
     match state {
         RunState::Stopped | RunState::Failed => format!(", or let it go on: `phalanx resume {run}`"),
-        RunState::Completed | RunState::Waiting | RunState::Forming | RunState::Running | RunState::Stopping => {
-            String::new()
-        }
+        RunState::Completed
+        | RunState::Paused
+        | RunState::Pruned
+        | RunState::Waiting
+        | RunState::Forming
+        | RunState::Running
+        | RunState::Stopping => String::new(),
     }
 }

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::lineage::Lineage;
 use super::reason::{EndReason, StopCause, WaitReason};
 use crate::batch::Length;
-use crate::ids::{Generation, Step, Time, WorkerId};
+use crate::ids::{Generation, RunName, Step, Time, WorkerId};
 use crate::keep::{self, Candidate};
 use crate::record::{Position, SavedPart};
 use crate::spec::JobSpec;
@@ -17,6 +17,12 @@ pub(super) struct Trial {
     pub(super) submitted_at: Time,
     /// Its place in the queue: lower ones are served first.
     pub(super) turn: u64,
+    /// The sweep that it is a part of, and its number there.
+    pub(super) sweep: Option<(RunName, u32)>,
+    /// Where its sweep wants it to come to rest before its end.
+    pub(super) until: Option<Length>,
+    /// Another trial's checkpoint that it begins from, instead of the initialisation.
+    pub(super) parent: Option<Checkpoint>,
     /// The newest generation, 0 before the first.
     pub(super) generation: Generation,
     /// Members of the newest generation's group when it was made; 0 if it never had one.
@@ -78,8 +84,16 @@ pub(super) enum Phase {
 /// How an attempt that did not fail ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Finish {
-    Completed { step: Step },
-    Stopped { step: Step },
+    Completed {
+        step: Step,
+    },
+    Stopped {
+        step: Step,
+    },
+    /// It came to where its sweep wanted it to rest.
+    Rested {
+        step: Step,
+    },
 }
 
 /// Why a worker is shunned.
@@ -119,7 +133,7 @@ pub(super) struct Trained {
 impl Finish {
     pub(super) fn step(self) -> Step {
         match self {
-            Finish::Completed { step } | Finish::Stopped { step } => step,
+            Finish::Completed { step } | Finish::Stopped { step } | Finish::Rested { step } => step,
         }
     }
 }
@@ -166,6 +180,9 @@ impl Trial {
             spec,
             submitted_at: now,
             turn,
+            sweep: None,
+            until: None,
+            parent: None,
             generation: Generation(0),
             world: 0,
             phase: Phase::waiting(now),
@@ -266,7 +283,14 @@ impl Trial {
     pub(super) fn result(&self) -> Option<Step> {
         match &self.phase {
             Phase::Ended { reason: EndReason::Completed { step, .. }, .. } => Some(*step),
-            Phase::Ended { reason: EndReason::Stopped { .. } | EndReason::Failed { .. }, .. }
+            Phase::Ended {
+                reason:
+                    EndReason::Stopped { .. }
+                    | EndReason::Paused { .. }
+                    | EndReason::Pruned { .. }
+                    | EndReason::Failed { .. },
+                ..
+            }
             | Phase::Waiting { .. }
             | Phase::Forming { .. }
             | Phase::Broken { .. }

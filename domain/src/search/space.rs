@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::constraint::Constraint;
 use crate::random::Stream;
 
 /// A value that a parameter takes in a trial.
@@ -115,7 +116,21 @@ pub enum Choice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Space {
     parameters: Vec<Parameter>,
+    #[serde(default)]
+    constraints: Vec<Constraint>,
+    /// The job's own values of paths that constraints name; they count where the configuration has none.
+    #[serde(default)]
+    defaults: Configuration,
 }
+
+/// Points that are drawn in search of one that the constraints admit. Where this many fail, fewer than one in a thousand
+/// is admitted, but for a chance of e^-10.
+pub const TRIES_MAX: u32 = 10_000;
+
+/// The constraints admit nothing, or next to nothing, of a space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the constraints admit (almost) nothing: {TRIES_MAX} points were tried in vain")]
+pub struct NothingAdmitted;
 
 impl Space {
     /// The space of these parameters.
@@ -129,7 +144,17 @@ impl Space {
                 assert!(is_before, "{} depends on {}, which does not stand before it", parameter.path, condition.path);
             }
         }
-        Self { parameters }
+        Self { parameters, constraints: Vec::new(), defaults: Configuration::new() }
+    }
+
+    /// This space without what `constraints` exclude; `defaults` has the job's own values of what they name.
+    pub fn constrained(self, constraints: Vec<Constraint>, defaults: Configuration) -> Self {
+        Self { constraints, defaults, ..self }
+    }
+
+    /// What every configuration fulfils.
+    pub fn constraints(&self) -> &[Constraint] {
+        &self.constraints
     }
 
     /// The parameters, in the order of the coordinates.
@@ -163,8 +188,40 @@ impl Space {
         self.parameters.iter().map(coordinate).collect()
     }
 
-    /// A point drawn uniformly from the unit cube.
+    /// Whether the constraints admit a configuration. One that cannot be computed excludes it.
+    pub fn admits(&self, configuration: &Configuration) -> bool {
+        let value_of = |path: &str| configuration.get(path).or_else(|| self.defaults.get(path));
+        self.constraints.iter().all(|constraint| constraint.holds(&value_of) == Ok(true))
+    }
+
+    /// Whether the constraints admit the configuration at a point; [`Space::admits`] of [`Space::decode`].
+    pub fn admits_point(&self, point: &[f64]) -> bool {
+        self.constraints.is_empty() || self.admits(&self.decode(point))
+    }
+
+    /// Why a constraint cannot be computed for a configuration, with the constraint; [`None`] if all can.
+    pub fn incomputable(&self, configuration: &Configuration) -> Option<(&Constraint, String)> {
+        let value_of = |path: &str| configuration.get(path).or_else(|| self.defaults.get(path));
+        self.constraints.iter().find_map(|c| c.holds(&value_of).err().map(|why| (c, why)))
+    }
+
+    /// A point drawn uniformly from those that the constraints admit. Where [`Space::try_sample`] fails, one that they do
+    /// not: whoever reads a sweep has made sure that there are enough.
     pub fn sample(&self, stream: &mut Stream) -> Vec<f64> {
+        self.try_sample(stream).unwrap_or_else(|NothingAdmitted| self.draw(stream))
+    }
+
+    /// A point drawn uniformly from those that the constraints admit.
+    ///
+    /// # Errors
+    /// If none is among [`TRIES_MAX`] points.
+    pub fn try_sample(&self, stream: &mut Stream) -> Result<Vec<f64>, NothingAdmitted> {
+        let mut points = (0..TRIES_MAX).map(|_| self.draw(stream));
+        points.find(|point| self.admits_point(point)).ok_or(NothingAdmitted)
+    }
+
+    /// A point drawn uniformly from the unit cube.
+    pub(crate) fn draw(&self, stream: &mut Stream) -> Vec<f64> {
         self.parameters.iter().map(|_| stream.uniform_f64()).collect()
     }
 
@@ -177,6 +234,19 @@ impl Space {
 const BELOW_ONE: f64 = 1.0 - f64::EPSILON / 2.0;
 
 impl Domain {
+    /// Its name, as sweep files write it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Domain::Uniform { .. } => "uniform",
+            Domain::LogUniform { .. } => "log_uniform",
+            Domain::Integer { .. } => "integer",
+            Domain::LogInteger { .. } => "log_integer",
+            Domain::Categorical { .. } => "categorical",
+            Domain::Ordinal { .. } => "ordinal",
+            Domain::Constant { .. } => "constant",
+        }
+    }
+
     /// How a searcher must treat the coordinate.
     pub fn choice(&self) -> Choice {
         match self {
@@ -328,6 +398,34 @@ mod tests {
         }
         assert_eq!(counts.keys().map(String::as_str).collect::<Vec<_>>(), ["2", "5", "8"]);
         assert!(counts.values().all(|n| n.abs_diff(1000) < 120), "{counts:?}");
+    }
+
+    #[test]
+    fn samples_keep_to_the_constraints() {
+        let integer = |path: &str, low, high| Parameter {
+            path: path.to_owned(),
+            domain: Domain::Integer { low, high, step: 1 },
+            when: None,
+        };
+        let constrained = |text: &str| {
+            let space = Space::new(vec![integer("dim", 1, 64), integer("heads", 1, 8)]);
+            let defaults = [("batch".to_owned(), Value::Integer(4))].into();
+            space.constrained(vec![Constraint::parse(text).unwrap()], defaults)
+        };
+        let space = constrained("dim % heads == 0 and dim >= batch");
+        let mut stream = Stream::new(1, Purpose::Search, &[]);
+        for _ in 0..1000 {
+            let configuration = space.decode(&space.try_sample(&mut stream).unwrap());
+            let number = |path: &str| configuration[path].as_number().unwrap();
+            assert!(number("dim") % number("heads") == 0.0 && number("dim") >= 4.0, "{configuration:?}");
+        }
+        assert_eq!(constrained("dim > 64").try_sample(&mut stream), Err(NothingAdmitted));
+        assert_eq!(constrained("dim > 64").sample(&mut stream).len(), 2);
+        let mistyped = constrained("dim > 'a'");
+        let (at, why) = mistyped.incomputable(&space.decode(&[0.5, 0.5])).unwrap();
+        assert_eq!((at.text(), why.as_str()), ("dim > 'a'", "33.0 cannot be compared with \"a\""));
+        let json = serde_json::to_string(&space).unwrap();
+        assert_eq!(serde_json::from_str::<Space>(&json).unwrap(), space);
     }
 
     #[test]

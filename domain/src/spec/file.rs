@@ -7,6 +7,7 @@
 mod node;
 mod problem;
 mod section;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use self::node::Node;
 pub use self::problem::{PROBLEMS_MAX, Problem, Problems};
+pub(super) use self::section::nearest;
 use self::section::{Collector, Interval, Section, Value};
 use super::{
     AugmentSpec, CheckpointSpec, DataSource, DataSpec, Decay, EarlyStoppingSpec, EvalMetric, EvalSpec, Every, Holdout,
@@ -55,7 +57,7 @@ const CHANNELS_MAX: u64 = 4;
 pub fn read(text: &str, file: &str, base: &Path) -> Result<JobSpec, Problems> {
     let problems = Collector::default();
     let spec = match node::parse(text) {
-        Ok(root) => read_job(&root, &problems, base),
+        Ok(root) => Section::root(&root, &problems).and_then(|job| read_job(&job, base)),
         Err(problem) => {
             problems.push(problem);
             None
@@ -68,8 +70,18 @@ pub fn read(text: &str, file: &str, base: &Path) -> Result<JobSpec, Problems> {
     }
 }
 
-fn read_job(root: &Node, problems: &Collector, base: &Path) -> Option<JobSpec> {
-    let job = Section::root(root, problems)?;
+/// Reads the tree of a job file. Problems come on one line.
+pub(super) fn read_json(tree: &serde_json::Value, base: &Path) -> Result<JobSpec, String> {
+    let (root, problems) = (Node::from_json(tree), Collector::default());
+    let spec = Section::root(&root, &problems).and_then(|job| read_job(&job, base));
+    match (spec, problems.into_problems("")) {
+        (Some(spec), None) => Ok(spec),
+        (_, Some(problems)) => Err(problems.list().iter().map(Problem::on_one_line).collect::<Vec<_>>().join("; ")),
+        (None, None) => unreachable!("a value is missing only after a problem was reported"),
+    }
+}
+
+fn read_job(job: &Section<'_>, base: &Path) -> Option<JobSpec> {
     job.required("version", read_version);
     let name = job.required("name", read_name);
     let seed = job.or("seed", 0, |v| v.integer(0..=u64::MAX));

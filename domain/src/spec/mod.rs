@@ -1,10 +1,12 @@
 //! What a user asked for, checked and complete: every default is filled in, every size fits every other.
 //!
-//! [`mod@file`] reads a job file (YAML) into a [`JobSpec`] and reports all mistakes at once. A `JobSpec` travels and is
-//! journalled as JSON.
+//! [`mod@file`] reads a job file (YAML) into a [`JobSpec`], or a sweep file into a [`sweep::SweepSpec`], and reports all
+//! mistakes at once. Both travel and are journalled as JSON.
 
 pub mod check;
 pub mod file;
+pub mod sweep;
+mod values;
 
 use std::path::PathBuf;
 

@@ -6,3 +6,4 @@ mod exact;
 mod faults;
 mod phalanx;
 mod profile;
+mod sweeps;

@@ -24,6 +24,7 @@ pub const EVALS_SHOWN_MAX: usize = 100;
 pub fn run_to_wire(view: &RunView, spec: &JobSpec, data: DataFacts) -> v1::Run {
     let RunView {
         name,
+        sweep,
         state,
         reason,
         generation,
@@ -38,6 +39,7 @@ pub fn run_to_wire(view: &RunView, spec: &JobSpec, data: DataFacts) -> v1::Run {
     } = view;
     v1::Run {
         name: name.to_string(),
+        sweep: sweep.as_ref().map(ToString::to_string).unwrap_or_default(),
         state: run_state_to_wire(*state).into(),
         reason: reason.clone(),
         generation: generation.0,
@@ -60,13 +62,15 @@ fn newest<T>(all: &[T], count: usize) -> &[T] {
     &all[all.len().saturating_sub(count)..]
 }
 
-fn run_state_to_wire(state: RunState) -> v1::RunState {
+pub(super) fn run_state_to_wire(state: RunState) -> v1::RunState {
     match state {
         RunState::Waiting => v1::RunState::Waiting,
         RunState::Forming => v1::RunState::Forming,
         RunState::Running => v1::RunState::Running,
         RunState::Stopping => v1::RunState::Stopping,
         RunState::Stopped => v1::RunState::Stopped,
+        RunState::Paused => v1::RunState::Paused,
+        RunState::Pruned => v1::RunState::Pruned,
         RunState::Completed => v1::RunState::Completed,
         RunState::Failed => v1::RunState::Failed,
     }

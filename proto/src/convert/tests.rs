@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use domain::batch::Length;
 use domain::engine::{AttemptOutcome, WorkerInfo};
 use domain::ids::{Generation, Rank, Step, TrialId, WorkerId};
 use domain::view::{MeasurementView, RunState, RunView};
@@ -94,6 +95,7 @@ fn outcome() -> impl Strategy<Value = AttemptOutcome> {
         prop_oneof![
             Just(AttemptOutcome::Completed { step }),
             Just(AttemptOutcome::Stopped { step }),
+            Just(AttemptOutcome::Rested { step }),
             Just(AttemptOutcome::Failed { step, cause }),
         ]
     })
@@ -159,6 +161,11 @@ fn spec() -> JobSpec {
 fn assignment() -> impl Strategy<Value = Assignment> {
     let start = prop_oneof![
         Just(StartFrom::Scratch),
+        any::<u64>().prop_map(|step| StartFrom::Copy {
+            step: Step(step),
+            manifest: "b/m.json".to_owned(),
+            blake3: "dd".to_owned()
+        }),
         any::<u64>().prop_map(|step| StartFrom::Checkpoint {
             step: Step(step),
             manifest: "a/m.json".to_owned(),
@@ -166,9 +173,15 @@ fn assignment() -> impl Strategy<Value = Assignment> {
         }),
     ];
     let state = prop_oneof![Just(StateInMemory::Keep), Just(StateInMemory::Discard)];
+    let until = prop_oneof![
+        Just(None),
+        any::<u64>().prop_map(|steps| Some(Length::Steps(steps))),
+        any::<u64>().prop_map(|epochs| Some(Length::Epochs(epochs))),
+    ];
+    let state = (state, until);
     let members = vec(worker(), 1..4);
     (trial_id(), generation(), members, start, position(), vec(any::<u64>().prop_map(Step), 0..3), state).prop_map(
-        |(trial, generation, members, start, recorded, skip_updates, state)| Assignment {
+        |(trial, generation, members, start, recorded, skip_updates, (state, until))| Assignment {
             trial,
             generation,
             rank: Rank(members.len() as u32 - 1),
@@ -178,6 +191,7 @@ fn assignment() -> impl Strategy<Value = Assignment> {
             recorded,
             skip_updates,
             state,
+            until,
         },
     )
 }
@@ -310,6 +324,7 @@ fn a_rank_outside_its_group_is_refused() {
         rank: Rank(0),
         members: Vec::new(),
         spec: spec(),
+        until: None,
         start: StartFrom::Scratch,
         recorded: Position::default(),
         skip_updates: Vec::new(),
@@ -326,6 +341,7 @@ fn a_run_is_sent_with_its_newest_evaluations() {
     let measurement = |step| MeasurementView { step: Step(step), eval_loss: 0.5.into(), eval_accuracy: 0.25.into() };
     let shown = |count: u64| {
         let view = RunView {
+            sweep: None,
             name: "a".parse().unwrap(),
             state: RunState::Running,
             reason: String::new(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use domain::engine::{AttemptOutcome, Deadline, Event, LossCause, MetricValue, Running, WorkerInfo};
 use domain::ids::{Generation, Step, Time, WorkerId};
 use domain::record::{Position, SavedPart};
+use domain::spec::sweep::SweepSpec;
 use proptest::prelude::*;
 use rusqlite::Connection;
 use store::{JournalEntry, Store, StoreError};
@@ -41,6 +42,7 @@ fn every_event(number: u64, float: f64, text: &str) -> Vec<Event> {
     vec![
         Event::Restarted,
         Event::Submitted { spec: Box::new(spec(&trial.run, float)) },
+        Event::SweepSubmitted { spec: Box::new(sweep(number)) },
         Event::Joined { worker: info.clone(), running: None },
         Event::Joined { worker: info, running: Some(running) },
         lost(LossCause::ConnectionClosed),
@@ -70,12 +72,14 @@ fn every_event(number: u64, float: f64, text: &str) -> Vec<Event> {
         Event::RollbackRequested { trial: trial.clone(), generation, step, cause: text.to_owned() },
         ended(AttemptOutcome::Completed { step }),
         ended(AttemptOutcome::Stopped { step }),
+        ended(AttemptOutcome::Rested { step }),
         ended(AttemptOutcome::Failed { step, cause: text.to_owned() }),
         Event::StopRequested { run: trial.run.clone() },
         Event::ResumeRequested { run: trial.run.clone() },
         passed(Deadline::Lease { worker }),
         passed(Deadline::Gather { trial: trial.clone() }),
         passed(Deadline::Form { trial: trial.clone(), generation }),
+        passed(Deadline::SweepTime { sweep: trial.run.clone() }),
         passed(Deadline::TimeLimit { trial }),
     ]
 }
@@ -101,10 +105,20 @@ fn kind(event: &Event) -> usize {
         Event::StopRequested { .. } => 14,
         Event::ResumeRequested { .. } => 15,
         Event::DeadlinePassed { .. } => 16,
+        Event::SweepSubmitted { .. } => 17,
     }
 }
 
-const KINDS: usize = 17;
+const KINDS: usize = 18;
+
+/// The sweep of an example.
+fn sweep(seed: u64) -> SweepSpec {
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let text = fs::read_to_string(configs.join("conditional-sweep.yaml")).unwrap();
+    let load = |path: &Path| fs::read_to_string(path).map_err(|e| e.to_string());
+    let spec = domain::spec::file::sweep::read(&text, "sweep.yaml", &configs, load).unwrap();
+    SweepSpec { seed, ..spec }
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]

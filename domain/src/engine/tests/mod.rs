@@ -1,5 +1,6 @@
 mod checkpoints;
 mod newcomers;
+mod sweeps;
 
 use super::*;
 use crate::batch::Length;
@@ -65,6 +66,7 @@ fn told(effect: &Effect) -> Option<String> {
             let start = match &a.start {
                 StartFrom::Scratch => "scratch".to_owned(),
                 StartFrom::Checkpoint { step, .. } => format!("step {step}"),
+                StartFrom::Copy { step, .. } => format!("a copy at step {step}"),
             };
             assert_eq!(a.members[a.rank.0 as usize].id, *worker);
             format!("assign {worker} generation {} {members:?} from {start} {:?}", a.generation, a.state)

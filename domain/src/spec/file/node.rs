@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value as Json;
 use serde_saphyr::Spanned;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPolicy};
 
@@ -162,6 +163,48 @@ impl<'de> Visitor<'de> for KindVisitor {
             entries.push(Entry { key: key.kind.as_key(), key_at: key.at, value: access.next_value()? });
         }
         Ok(Kind::Map(entries))
+    }
+}
+
+impl Node {
+    /// A tree that stands nowhere.
+    pub(super) fn from_json(json: &Json) -> Self {
+        let kind = match json {
+            Json::Null => Kind::Null,
+            Json::Bool(value) => Kind::Boolean(*value),
+            Json::Number(number) => match number.as_i128() {
+                Some(value) => Kind::Integer(value),
+                None => Kind::Number(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => Kind::Text(text.clone()),
+            Json::Array(list) => Kind::List(list.iter().map(Node::from_json).collect()),
+            Json::Object(map) => {
+                let entry = |(key, value): (&String, &Json)| Entry {
+                    key: key.clone(),
+                    key_at: Position::START,
+                    value: Node::from_json(value),
+                };
+                Kind::Map(map.iter().map(entry).collect())
+            }
+        };
+        Self { at: Position::START, kind }
+    }
+
+    /// The tree without places. Numbers that JSON does not know become null; no job file that was accepted has one.
+    pub(super) fn to_json(&self) -> Json {
+        match &self.kind {
+            Kind::Null => Json::Null,
+            Kind::Boolean(value) => (*value).into(),
+            Kind::Integer(value) => match (u64::try_from(*value), i64::try_from(*value)) {
+                (Ok(value), _) => value.into(),
+                (Err(_), Ok(value)) => value.into(),
+                (Err(_), Err(_)) => (*value as f64).into(),
+            },
+            Kind::Number(value) => (*value).into(),
+            Kind::Text(text) => text.as_str().into(),
+            Kind::List(list) => list.iter().map(Node::to_json).collect(),
+            Kind::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect(),
+        }
     }
 }
 

@@ -22,17 +22,25 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+impl Problem {
+    /// The problem on one line, with a way out but without its place.
+    pub(super) fn on_one_line(&self) -> String {
+        let hint = self.hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
+        format!("{}{hint}", self.brief())
+    }
+
+    /// The problem without its place and a way out.
+    fn brief(&self) -> String {
+        let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
+        let value = self.value.as_ref().map_or(String::new(), |value| format!(" ({value})"));
+        format!("{key}{}{value}", self.message)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem { file, line, column, key, value, message, hint } = self;
-        write!(f, "{file}:{line}:{column}: ")?;
-        if !key.is_empty() {
-            write!(f, "{key}: ")?;
-        }
-        f.write_str(message)?;
-        if let Some(value) = value {
-            write!(f, " ({value})")?;
-        }
+        let Problem { file, line, column, hint, .. } = self;
+        write!(f, "{file}:{line}:{column}: {}", self.brief())?;
         if let Some(hint) = hint {
             write!(f, "\n  hint: {hint}")?;
         }
@@ -40,7 +48,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything wrong with a file, in the order of the file; never empty.
+/// Everything wrong with a file and those that it names, each in the order of the file; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
     listed: Vec<Problem>,
@@ -55,6 +63,14 @@ impl Problems {
         let unlisted = all.len().saturating_sub(PROBLEMS_MAX);
         all.truncate(PROBLEMS_MAX);
         (!all.is_empty()).then_some(Self { listed: all, unlisted })
+    }
+
+    /// These problems, and after them those of another file.
+    pub(super) fn followed_by(mut self, other: Self) -> Self {
+        self.listed.extend(other.listed);
+        self.unlisted += other.unlisted + self.listed.len().saturating_sub(PROBLEMS_MAX);
+        self.listed.truncate(PROBLEMS_MAX);
+        self
     }
 
     /// The problems, at most [`PROBLEMS_MAX`] of them.

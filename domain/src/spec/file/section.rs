@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 
 use super::node::{Entry, Kind, Node, Position, shortened};
 use super::problem::{Problem, Problems};
+use crate::search::Value as Scalar;
+use crate::spec::sweep::check::shown_key as shown_key_of;
 
 /// A problem before the file's name is known.
 #[derive(Clone, Debug)]
@@ -65,6 +67,37 @@ impl<'a> Section<'a> {
         let section = Value { path: String::new(), node, problems }.section()?;
         // What the whole file lacks is reported at its beginning, wherever its first key stands.
         Some(Self { at: Position::START, ..section })
+    }
+
+    /// A map that stands at `path` in another file.
+    pub(super) fn inside(path: &str, node: &'a Node, problems: &'a Collector) -> Option<Self> {
+        Value { path: path.to_owned(), node, problems }.section()
+    }
+
+    /// Makes keys known that no one asks for by name.
+    pub(super) fn know(&self, names: &[&'static str]) {
+        self.known.borrow_mut().extend(names);
+    }
+
+    /// Reads every value of a map whose keys are names of the user's. A name that stands twice is reported.
+    pub(super) fn each<T>(&self, read: impl Fn(&'a str, &Value<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let mut seen = BTreeSet::new();
+        let mut all = Some(Vec::new());
+        for Entry { key, key_at, value } in self.entries {
+            let path = self.path_of(key);
+            let one = if seen.insert(key) {
+                read(key, &Value { path, node: value, problems: self.problems })
+            } else {
+                let message = "stands here a second time".to_owned();
+                self.problems.push(Finding { at: *key_at, key: path, value: None, message, hint: None });
+                None
+            };
+            all = all.zip(one).map(|(mut all, one)| {
+                all.push(one);
+                all
+            });
+        }
+        all
     }
 
     /// The value of a key that must be there.
@@ -128,10 +161,11 @@ impl<'a> Section<'a> {
         self.problems.push(Finding { at, key, value: None, message: message.into(), hint });
     }
 
-    /// Reports every key that no reader asked for, and every key that stands twice.
-    pub(super) fn finish(&self) {
+    /// Reports every key that no reader asked for, and every key that stands twice. Whether there are none.
+    pub(super) fn finish(&self) -> bool {
         let known = self.known.borrow();
         let mut seen = BTreeSet::new();
+        let mut is_clean = true;
         for Entry { key, key_at, .. } in self.entries {
             let (message, hint) = if !known.contains(&key.as_str()) {
                 ("unknown key", Some(suggestion(key, &known)))
@@ -147,7 +181,9 @@ impl<'a> Section<'a> {
                 message: message.to_owned(),
                 hint,
             });
+            is_clean = false;
         }
+        is_clean
     }
 
     fn value(&self, name: &'static str) -> Option<Value<'a>> {
@@ -178,7 +214,8 @@ impl<'a> Value<'a> {
         None
     }
 
-    fn report(&self, message: impl Into<String>, hint: Option<String>) {
+    /// As [`Value::problem`], where nothing is read that could be missing.
+    pub(super) fn report(&self, message: impl Into<String>, hint: Option<String>) {
         self.problems.push(Finding {
             at: self.node.at,
             key: self.path.clone(),
@@ -190,6 +227,19 @@ impl<'a> Value<'a> {
 
     pub(super) fn is_section(&self) -> bool {
         matches!(self.node.kind, Kind::Map(_))
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.node.kind, Kind::List(_))
+    }
+
+    /// The tree below.
+    pub(super) fn node(&self) -> &'a Node {
+        self.node
+    }
+
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.node.kind, Kind::Text(_))
     }
 
     pub(super) fn is_number(&self) -> bool {
@@ -256,6 +306,25 @@ impl<'a> Value<'a> {
         self.problem(format!("must be a whole number from {} to {}", allowed.start(), allowed.end()), None)
     }
 
+    /// A whole number with a sign.
+    pub(super) fn signed(&self) -> Option<i64> {
+        match self.node.kind {
+            Kind::Integer(value) if i64::try_from(value).is_ok() => i64::try_from(value).ok(),
+            _ => self.problem("must be a whole number", None),
+        }
+    }
+
+    /// A single value of any kind.
+    pub(super) fn scalar(&self) -> Option<Scalar> {
+        match &self.node.kind {
+            Kind::Boolean(value) => Some(Scalar::Boolean(*value)),
+            Kind::Integer(_) => self.signed().map(Scalar::Integer),
+            Kind::Number(_) => self.number(Interval::ANY).map(Scalar::Number),
+            Kind::Text(text) => Some(Scalar::Text(text.clone())),
+            Kind::Null | Kind::List(_) | Kind::Map(_) => self.problem("must be a number, text, true or false", None),
+        }
+    }
+
     /// # Panics
     /// If `allowed` goes beyond 32 bits.
     pub(super) fn integer_u32(&self, allowed: RangeInclusive<u64>) -> Option<u32> {
@@ -285,6 +354,31 @@ impl<'a> Value<'a> {
         }
         Some(rounded)
     }
+}
+
+/// Reports what is wrong at the end of a way of keys, of which an element of a list is `[0]`; where the way breaks off, at
+/// the last that is there.
+pub(super) fn report_at(root: &Node, problems: &Collector, way: &[String], message: String, hint: Option<String>) {
+    let mut node = root;
+    let mut found = 0;
+    for part in way {
+        let next = match &node.kind {
+            Kind::Map(entries) => entries.iter().find(|entry| entry.key == *part).map(|entry| &entry.value),
+            Kind::List(list) => {
+                let index = part.strip_prefix('[').and_then(|part| part.strip_suffix(']')?.parse::<usize>().ok());
+                index.and_then(|index| list.get(index))
+            }
+            Kind::Null | Kind::Boolean(_) | Kind::Integer(_) | Kind::Number(_) | Kind::Text(_) => None,
+        };
+        let Some(next) = next else { break };
+        (node, found) = (next, found + 1);
+    }
+    // A key is missing in a map; anything else is itself what is wrong.
+    let is_missing = found < way.len() && matches!(node.kind, Kind::Map(_) | Kind::Null);
+    let key = shown_key_of(if is_missing { way } else { &way[..found] });
+    let value = (!is_missing).then(|| node.kind.shown());
+    let at = if found == 0 { Position::START } else { node.at };
+    problems.push(Finding { at, key, value, message, hint });
 }
 
 /// Which numbers are allowed.
@@ -327,7 +421,7 @@ fn suggestion(key: &str, known: &[&str]) -> String {
 const SIMILAR_BYTES_MAX: usize = 32;
 
 /// The word most like `text`, if one is like it: two edits apart at most, and fewer than half its letters.
-fn nearest<'w>(text: &str, words: &[&'w str]) -> Option<&'w str> {
+pub(in crate::spec) fn nearest<'w>(text: &str, words: &[&'w str]) -> Option<&'w str> {
     if text.len() > SIMILAR_BYTES_MAX {
         return None;
     }

@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Searchers beside Optuna's on known functions: the best loss after 50, 100 and 200 trials, with 1, 10 and 100 at a time.
+
+    cargo build --release -p domain --example search_bench && python3 bench/search.py
+
+Trials finish in the order they began, and each is replaced when it finishes, on both sides. Optuna comes from a virtual
+environment that is made when there is none; `--python PATH` names an interpreter that has it (with torch, for its
+Gaussian process). `--only tpe` restricts the searchers, `--seeds`, `--gp-seeds` set how many runs, `--peer-cache FILE` keeps the peer's runs.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import json
+import math
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import result
+
+NOTED = (50, 100, 200)
+PENDING = (1, 10, 100)
+BOUNDS = {
+    "branin": [(-5.0, 10.0), (0.0, 15.0)],
+    "hartmann6": [(0.0, 1.0)] * 6,
+    "ackley10": [(-32.768, 32.768)] * 10,
+    "rosenbrock5": [(-5.0, 10.0)] * 5,
+}
+PEERS = {"tpe": "Optuna TPESampler", "gaussian_process": "Optuna GPSampler"}
+
+
+def branin(x):
+    bent = x[1] - 5.1 / (4 * math.pi**2) * x[0] ** 2 + 5 / math.pi * x[0] - 6
+    return bent**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x[0]) + 10
+
+
+def hartmann6(x):
+    height = [1.0, 1.2, 3.0, 3.2]
+    slope = [[10, 3, 17, 3.5, 1.7, 8], [0.05, 10, 17, 0.1, 8, 14], [3, 3.5, 1.7, 10, 17, 8], [17, 8, 0.05, 10, 0.1, 14]]
+    centre = [
+        [0.1312, 0.1696, 0.5569, 0.0124, 0.8283, 0.5886],
+        [0.2329, 0.4135, 0.8307, 0.3736, 0.1004, 0.9991],
+        [0.2348, 0.1451, 0.3522, 0.2883, 0.3047, 0.6650],
+        [0.4047, 0.8828, 0.8732, 0.5743, 0.1091, 0.0381],
+    ]
+    hills = zip(height, slope, centre)
+    return -sum(h * math.exp(-sum(a * (v - c) ** 2 for a, v, c in zip(s, x, p))) for h, s, p in hills)
+
+
+def ackley10(x):
+    squares = sum(v * v for v in x) / len(x)
+    waves = sum(math.cos(2 * math.pi * v) for v in x) / len(x)
+    return 20 + math.e - 20 * math.exp(-0.2 * math.sqrt(squares)) - math.exp(waves)
+
+
+def rosenbrock5(x):
+    return sum(100 * (b - a * a) ** 2 + (1 - a) ** 2 for a, b in zip(x, x[1:]))
+
+
+def play_peer(searcher: str, function: str, pending: int, seed: int) -> list[float]:
+    """Optuna's best losses; runs under an interpreter that has it."""
+    import warnings
+
+    import optuna
+
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if searcher == "tpe":
+        sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
+    else:
+        sampler = optuna.samplers.GPSampler(deterministic_objective=False, seed=seed)
+    study = optuna.create_study(sampler=sampler)
+    running = collections.deque()
+    best, history = math.inf, []
+    while len(history) < NOTED[-1]:
+        if len(running) == pending:
+            trial, loss = running.popleft()
+            study.tell(trial, loss)
+            best = min(best, loss)
+            history.append(best)
+            continue
+        trial = study.ask()
+        x = [trial.suggest_float(f"x{i}", low, high) for i, (low, high) in enumerate(BOUNDS[function])]
+        running.append((trial, globals()[function](x)))
+    return [history[n - 1] for n in NOTED]
+
+
+def serve_peer() -> None:
+    """Reads runs from standard input and prints their results; the other side of `peer_runs`."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        print(json.dumps({**job, "best": play_peer(**job)}), flush=True)
+
+
+def peer_python(given: str | None) -> str:
+    if given:
+        return given
+    folder = pathlib.Path(tempfile.gettempdir()) / "phalanx-bench-search"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "optuna", "scipy", "torch"], check=True)
+    return str(python)
+
+
+def peer_runs(python: str, jobs: list[dict]) -> list[dict]:
+    def serve(part: list[dict]) -> list[dict]:
+        lines = "".join(json.dumps(job) + "\n" for job in part)
+        command = [python, str(pathlib.Path(__file__).resolve()), "--serve"]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        out = subprocess.run(command, input=lines, stdout=subprocess.PIPE, text=True, check=True, env=one_thread).stdout
+        return [json.loads(line) for line in out.splitlines()]
+
+    processes = os.cpu_count() or 1
+    with concurrent.futures.ThreadPoolExecutor(processes) as pool:
+        return [run for part in pool.map(serve, [jobs[i::processes] for i in range(processes)]) for run in part]
+
+
+def own_runs(binary: str, searcher: str, pending: int, seeds: int) -> list[dict]:
+    out = subprocess.run([binary, searcher, str(pending), f"0..{seeds}"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return low, middle, high
+
+
+def summary(runs: list[dict]) -> dict[tuple, list[tuple[float, float, float]]]:
+    cells = collections.defaultdict(list)
+    for run in runs:
+        cells[run["searcher"], run["function"], run["pending"]].append(run["best"])
+    return {key: [quartiles([best[i] for best in bests]) for i in range(len(NOTED))] for key, bests in cells.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--python")
+    parser.add_argument("--binary", default=str(result.ROOT / "target" / "release" / "examples" / "search_bench"))
+    parser.add_argument("--only", action="append", choices=list(PEERS))
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--gp-seeds", type=int, default=5)
+    parser.add_argument("--peer-cache", type=pathlib.Path)
+    arguments = parser.parse_args()
+    searchers = arguments.only or list(PEERS)
+
+    def seeds_of_peer(searcher: str) -> int:
+        return arguments.gp_seeds if searcher == "gaussian_process" else arguments.seeds
+
+    cache = arguments.peer_cache
+    theirs = [json.loads(line) for line in cache.read_text().splitlines()] if cache and cache.exists() else []
+    known = {(r["searcher"], r["function"], r["pending"], r["seed"]) for r in theirs}
+    wanted = [
+        {"searcher": s, "function": f, "pending": p, "seed": seed}
+        for s in searchers
+        for seed in range(seeds_of_peer(s))
+        for p in PENDING
+        for f in BOUNDS
+    ]
+    jobs = [job for job in wanted if tuple(job.values()) not in known]
+    if jobs:
+        theirs += peer_runs(peer_python(arguments.python), jobs)
+        if cache:
+            cache.write_text("".join(json.dumps(run) + "\n" for run in theirs))
+    theirs = [run for run in theirs if run["searcher"] in searchers]
+    ours = [run for s in searchers for p in PENDING for run in own_runs(arguments.binary, s, p, arguments.seeds)]
+
+    our_cells, their_cells = summary(ours), summary(theirs)
+    lines = [
+        "# Searchers beside Optuna's",
+        "",
+        "Best loss after so many trials: median (quartiles). Lower is better.",
+        f"{arguments.seeds} seeds, {arguments.gp_seeds} of Optuna's Gaussian process. {result.machine()}.",
+        "",
+        "| searcher | function | pending | trials | ours | Optuna | not worse |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    cells, as_good = [], 0
+    for (searcher, function, pending), mine in our_cells.items():
+        peers = their_cells.get((searcher, function, pending))
+        if peers is None:
+            continue
+        for trials, (low, middle, high), (peer_low, peer_middle, peer_high) in zip(NOTED, mine, peers):
+            # Medians closer than a thousandth of the peer's spread do not differ.
+            met = middle <= peer_middle + 1e-3 * (peer_high - peer_low)
+            as_good += met
+            shown = f"{middle:.4g} ({low:.4g} to {high:.4g})"
+            peer_shown = f"{peer_middle:.4g} ({peer_low:.4g} to {peer_high:.4g})"
+            lines.append(f"| {searcher} | {function} | {pending} | {trials} | {shown} | {peer_shown} | {'yes' if met else 'NO'} |")
+            cells.append(
+                {
+                    "searcher": searcher,
+                    "peer": PEERS[searcher],
+                    "function": function,
+                    "pending": pending,
+                    "trials": trials,
+                    "ours": [low, middle, high],
+                    "theirs": [peer_low, peer_middle, peer_high],
+                    "met": bool(met),
+                }
+            )
+    print("\n".join(lines))
+    name = "search" if searchers == list(PEERS) else "search-" + "-".join(searchers)
+    met = result.write(name, [as_good / len(cells)], "share of medians not worse than Optuna's", "higher", 1.0)
+    path = result.RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "cells": cells}, indent=2) + "\n")
+    (result.RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+    sys.exit(0 if met else 1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--serve"]:
+        serve_peer()
+    else:
+        main()

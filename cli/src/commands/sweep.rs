@@ -1,0 +1,181 @@
+//! `phalanx sweep`: a job in many configurations; and what came of it.
+
+use std::path::Path;
+
+use anyhow::Context;
+use domain::ids::RunName;
+use domain::spec::sweep::SweepSpec;
+use proto::v1::Sweep;
+use tonic::Code;
+
+use crate::args::{ExportArgs, SweepArgs, SweepBestArgs, SweepRunArgs, SweepShowArgs, SweepVerb};
+use crate::client::Client;
+use crate::cluster::{Cluster, Ending, start_coordinator};
+use crate::commands::checkpoint;
+use crate::exit::{Exit, Failure};
+use crate::follow_sweep::{self, SweepEnded};
+use crate::interrupts::Interrupts;
+use crate::job;
+use crate::output::{print, sweep};
+use crate::session::Session;
+
+pub(crate) async fn run(args: SweepArgs) -> Result<Exit, Failure> {
+    match args.verb {
+        Some(SweepVerb::Show(args)) => show(args).await,
+        Some(SweepVerb::Best(args)) => best(args).await,
+        None => start(args.run).await,
+    }
+}
+
+async fn start(args: SweepRunArgs) -> Result<Exit, Failure> {
+    let file = args.file.as_deref().expect("clap asks for a file where there is no verb");
+    let mut spec = job::read_sweep(file)?;
+    if let Some(name) = &args.name {
+        spec.name = name.clone();
+    }
+    match &args.place.coordinator.coordinator {
+        Some(url) => on_running_cluster(url, &spec, args.json).await,
+        None => on_own_cluster(&args, &spec).await,
+    }
+}
+
+async fn on_running_cluster(url: &str, spec: &SweepSpec, json: bool) -> Result<Exit, Failure> {
+    let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
+    let mut client = Client::connect(url).await?;
+    let begun = submit(&mut client, spec).await?;
+    let show = sweep::Show::new(json);
+    show.started(&begun, client.url(), None)?;
+    let ended = follow_sweep::follow(&client, &spec.name, None, &show, &mut interrupts).await?;
+    follow_sweep::conclude(ended, &spec.name, &show)
+}
+
+async fn on_own_cluster(args: &SweepRunArgs, spec: &SweepSpec) -> Result<Exit, Failure> {
+    let state_dir = &args.place.state_dir.state_dir;
+    let workers = args.workers.unwrap_or_else(|| workers_for(spec));
+    check_workers(spec, workers)?;
+    let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
+    let submitted = start_coordinator(state_dir, args.listen, async |client| submit(client, spec).await);
+    let (embedded, client, begun) = submitted.await?;
+    let cluster = Cluster::complete(embedded, state_dir, workers, args.threads, None).await?;
+    let show = sweep::Show::new(args.json);
+    show.started(&begun, client.url(), Some(workers))?;
+    train(cluster, &client, &spec.name, &show, &mut interrupts).await
+}
+
+/// Follows a sweep on a cluster of our own, and ends the cluster with it.
+pub(crate) async fn train(
+    mut cluster: Cluster,
+    client: &Client,
+    name: &RunName,
+    show: &sweep::Show,
+    interrupts: &mut Interrupts,
+) -> Result<Exit, Failure> {
+    let ended = follow_sweep::follow(client, name, Some(&mut cluster), show, interrupts).await;
+    let ending = match &ended {
+        Ok(SweepEnded::Sweep(_) | SweepEnded::Detached) => Ending::Orderly,
+        Ok(SweepEnded::AtOnce) | Err(_) => Ending::AtOnce,
+    };
+    let closed = cluster.end(ending).await;
+    let exit = follow_sweep::conclude(ended?, name, show)?;
+    closed?;
+    Ok(exit)
+}
+
+/// One worker for each core, but no more than may train at a time, and enough for one trial.
+pub(crate) fn workers_for(spec: &SweepSpec) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    let trials = spec.max_concurrent.unwrap_or(u32::MAX);
+    let useful = trials.saturating_mul(spec.workers_per_trial);
+    cores.min(useful).max(spec.workers_per_trial)
+}
+
+/// Refuses workers that are too few for a trial.
+pub(crate) fn check_workers(spec: &SweepSpec, workers: u32) -> Result<(), Failure> {
+    let least = if spec.elastic { 1 } else { spec.workers_per_trial };
+    if workers >= least {
+        return Ok(());
+    }
+    let message = format!("workers ({workers}) must be >= workers_per_trial ({least})");
+    Err(Failure::config(anyhow::Error::msg(message)))
+}
+
+async fn submit(client: &mut Client, spec: &SweepSpec) -> Result<Sweep, Failure> {
+    let status = match client.submit_sweep(spec).await {
+        Ok(sweep) => return Ok(sweep),
+        Err(status) => status,
+    };
+    let exists = status.code() == Code::AlreadyExists;
+    let failure = Failure::from(status);
+    if exists {
+        let name = &spec.name;
+        let hint = format!("--name NAME begins another sweep; phalanx resume {name} goes on with a stopped one");
+        return Err(failure.hint(hint));
+    }
+    Err(failure)
+}
+
+async fn show(args: SweepShowArgs) -> Result<Exit, Failure> {
+    let mut session = Session::to_read(&args.place).await?;
+    let found = session.client.sweep(&args.sweep).await;
+    session.close().await?;
+    let found = found?;
+    let shown = if args.json {
+        sweep::sweep_json(&found).to_string()
+    } else if args.csv {
+        sweep::csv(&found)
+    } else {
+        sweep::sweep_text(&found, args.top)
+    };
+    print(&shown)?;
+    Ok(Exit::Done)
+}
+
+async fn best(args: SweepBestArgs) -> Result<Exit, Failure> {
+    let mut session = Session::to_read(&args.place).await?;
+    let found = session.client.sweep(&args.sweep).await;
+    session.close().await?;
+    let found = found?;
+    let Some(best) = sweep::best(&found) else {
+        let message = format!("no trial of sweep {} has a result yet", args.sweep);
+        return Err(Failure::config(anyhow::Error::msg(message)));
+    };
+    match &args.export {
+        Some(folder) => export(best.run.parse().map_err(Failure::config)?, folder, &args).await,
+        None => {
+            let shown = if args.json { sweep::trial_json(best).to_string() } else { sweep::trial_text(&found, best) };
+            print(&shown)?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+async fn export(run: RunName, folder: &Path, args: &SweepBestArgs) -> Result<Exit, Failure> {
+    checkpoint::export(ExportArgs {
+        run,
+        step: None,
+        output: Some(folder.to_owned()),
+        whole: false,
+        place: args.place.clone(),
+        json: args.json,
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_enough_for_a_trial_and_no_more_than_may_train() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/digits-sweep.yaml");
+        let mut spec = job::read_sweep(&path).unwrap_or_else(|_| panic!("{} is a sweep file", path.display()));
+        spec.max_concurrent = Some(1);
+        assert_eq!(workers_for(&spec), 1);
+        spec.workers_per_trial = 1000;
+        assert_eq!(workers_for(&spec), 1000);
+        let refused = check_workers(&spec, 3).unwrap_err().to_string();
+        assert_eq!(refused, "error: workers (3) must be >= workers_per_trial (1000)");
+        spec.elastic = true;
+        assert!(check_workers(&spec, 3).is_ok());
+    }
+}

@@ -1,0 +1,317 @@
+//! Sweeps, for people and machines.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use domain::search::{Configuration, Value as Tried};
+use domain::spec::sweep::{Goal, Objective, SweepSpec};
+use proto::convert;
+use proto::v1::{Sweep, SweepTrial, TrialState};
+use serde_json::{Value, json};
+
+use super::{count, duration, escape, note, percent, print, run_state_name, table};
+use crate::workers::WorkerEvent;
+
+/// How the course of a sweep is shown.
+pub(crate) enum Show {
+    /// Lines for people.
+    Lines,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Show {
+    pub(crate) fn new(json: bool) -> Self {
+        if json { Show::Json } else { Show::Lines }
+    }
+
+    /// The sweep was handed in.
+    pub(crate) fn started(&self, sweep: &Sweep, coordinator: &str, workers: Option<u32>) -> std::io::Result<()> {
+        match self {
+            Show::Lines => {
+                let workers = workers.map(|n| format!(" with {} on this machine", count(u64::from(n), "worker")));
+                note(&format!("sweep {}{}", escape(&sweep.name), workers.unwrap_or_default()));
+                Ok(())
+            }
+            Show::Json => print(
+                &json!({ "event": "started", "sweep": sweep.name, "coordinator": coordinator, "workers": workers })
+                    .to_string(),
+            ),
+        }
+    }
+
+    /// A trial changed.
+    pub(crate) fn trial(
+        &self,
+        sweep: &Sweep,
+        before: Option<&SweepTrial>,
+        trial: &SweepTrial,
+        after: Duration,
+    ) -> std::io::Result<()> {
+        match self {
+            Show::Json => print(
+                &json!({ "event": "trial", "seconds": after.as_secs_f64(), "trial": trial_json(trial) }).to_string(),
+            ),
+            Show::Lines => {
+                let is_news = before.is_none_or(|b| b.budget != trial.budget || b.state() != trial.state());
+                if is_news && let Some(line) = trial_line(sweep, trial) {
+                    note(&format!("{:>8}  {line}", duration(after)));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Something happened to a worker process of ours.
+    pub(crate) fn worker(&self, event: &WorkerEvent) -> std::io::Result<()> {
+        match (self, event) {
+            (Show::Lines, WorkerEvent::Died { slot, pid, how }) => {
+                note(&format!("worker {slot} (pid {pid}) died ({how}), starting another"));
+                Ok(())
+            }
+            (Show::Json, WorkerEvent::Died { slot, pid, how }) => {
+                print(&json!({ "event": "worker", "worker": slot, "pid": pid, "what": "died", "how": how }).to_string())
+            }
+            (_, WorkerEvent::Started { .. } | WorkerEvent::GaveUp { .. }) => Ok(()),
+        }
+    }
+
+    /// Tells a person. Machines are not told.
+    pub(crate) fn say(&self, line: &str) {
+        if let Show::Lines = self {
+            note(line);
+        }
+    }
+
+    /// The last word.
+    pub(crate) fn summary(&self, sweep: &Sweep) -> std::io::Result<()> {
+        match self {
+            Show::Lines => print(&sweep_text(sweep, 5)),
+            Show::Json => print(&json!({ "event": "ended", "sweep": sweep_json(sweep) }).to_string()),
+        }
+    }
+}
+
+fn trial_line(sweep: &Sweep, trial: &SweepTrial) -> Option<String> {
+    let number = trial.number;
+    let values = values_text(sweep, trial);
+    Some(match trial.state() {
+        TrialState::Training if trial.budget == 0 => format!("trial {number}: {}", configuration_text(trial)),
+        TrialState::Training => format!("trial {number}: {values}, goes on"),
+        TrialState::Paused => format!("trial {number}: {values}, rests"),
+        TrialState::Completed => format!("trial {number}: {values}, complete"),
+        TrialState::Pruned => format!("trial {number}: {values}, {}", escape(&trial.reason)),
+        TrialState::Failed => format!("trial {number} failed: {}", escape(&trial.reason)),
+        TrialState::Unspecified => return None,
+    })
+}
+
+/// What a sweep is to be, if this program understands it.
+pub(crate) fn spec(sweep: &Sweep) -> Option<SweepSpec> {
+    convert::sweep_spec_from_json(&sweep.spec_json).ok()
+}
+
+fn objectives(sweep: &Sweep) -> Vec<Objective> {
+    spec(sweep).map(|spec| spec.objectives).unwrap_or_default()
+}
+
+fn values_text(sweep: &Sweep, trial: &SweepTrial) -> String {
+    let named = objectives(sweep).into_iter().zip(&trial.values);
+    let texts: Vec<String> = named.map(|(objective, value)| value_text(objective, *value)).collect();
+    format!("{} at step {}", texts.join(", "), trial.step)
+}
+
+fn value_text(objective: Objective, value: f64) -> String {
+    use domain::spec::EvalMetric;
+    match objective.metric {
+        EvalMetric::EvalAccuracy => format!("accuracy {}", percent(value)),
+        EvalMetric::EvalLoss => format!("eval loss {value:.4}"),
+    }
+}
+
+/// `lr = 0.001, depth = 3`, as much as is tried.
+fn configuration_text(trial: &SweepTrial) -> String {
+    let configuration: Configuration = serde_json::from_str(&trial.configuration_json).unwrap_or_default();
+    let shown: Vec<String> = configuration.iter().map(|(path, value)| format!("{path} = {}", short(value))).collect();
+    escape(&shown.join(", "))
+}
+
+fn short(value: &Tried) -> String {
+    match value {
+        Tried::Number(x) if *x != 0.0 && !(1e-3..1e5).contains(&x.abs()) => format!("{x:.3e}"),
+        Tried::Number(x) => format!("{x:.4}"),
+        other => other.to_string(),
+    }
+}
+
+/// The order from best to worst: by the first objective, trials without a finite value last.
+pub(crate) fn ranked(sweep: &Sweep) -> Vec<&SweepTrial> {
+    let goal = objectives(sweep).first().map_or(Goal::Minimize, |objective| objective.goal);
+    let loss = |trial: &SweepTrial| {
+        let value = trial.values.first().copied().unwrap_or(f64::NAN);
+        let loss = if goal == Goal::Maximize { -value } else { value };
+        if loss.is_nan() { f64::INFINITY } else { loss }
+    };
+    let mut trials: Vec<&SweepTrial> = sweep.trials.iter().collect();
+    trials.sort_by(|a, b| {
+        let by_loss = loss(a).partial_cmp(&loss(b)).unwrap_or(Ordering::Equal);
+        by_loss.then(b.budget.cmp(&a.budget)).then(a.number.cmp(&b.number))
+    });
+    trials
+}
+
+/// The best trial that has a value.
+pub(crate) fn best(sweep: &Sweep) -> Option<&SweepTrial> {
+    ranked(sweep).into_iter().find(|trial| trial.values.first().is_some_and(|value| value.is_finite()))
+}
+
+/// A sweep and its best trials.
+pub(crate) fn sweep_text(sweep: &Sweep, top: usize) -> String {
+    let state = run_state_name(sweep.state());
+    let reason = if sweep.reason.is_empty() { String::new() } else { format!(": {}", escape(&sweep.reason)) };
+    let mut lines = vec![format!("sweep:   {}", escape(&sweep.name)), format!("state:   {state}{reason}")];
+    let of = |state: TrialState| sweep.trials.iter().filter(|trial| trial.state() == state).count();
+    let counts = [
+        (TrialState::Completed, "complete"),
+        (TrialState::Pruned, "stopped early"),
+        (TrialState::Paused, "resting"),
+        (TrialState::Training, "training"),
+        (TrialState::Failed, "failed"),
+    ];
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(state, _)| of(*state) > 0)
+        .map(|(state, word)| format!("{} {word}", of(*state)))
+        .collect();
+    lines.push(format!("trials:  {} ({})", sweep.trials.len(), counts.join(", ")));
+    let made: u64 = sweep.trials.iter().map(|trial| trial.step).sum();
+    let full = sweep.trials.iter().map(|trial| trial.step).max().unwrap_or(0) * sweep.trials.len() as u64;
+    if full > 0 {
+        let saved = 100.0 * (1.0 - made as f64 / full as f64);
+        lines.push(format!("steps:   {made}, {saved:.0} % fewer than with every trial as long as the longest"));
+    }
+    if let Some(ended) = sweep.ended_at_ms {
+        let took = Duration::from_millis(ended.saturating_sub(sweep.submitted_at_ms));
+        lines.push(format!("time:    {}", duration(took)));
+    }
+    if let Some(best) = best(sweep) {
+        lines.push(format!("best:    trial {}, {} (run {})", best.number, values_text(sweep, best), escape(&best.run)));
+        lines.push(format!("         {}", configuration_text(best)));
+    }
+    if top > 0 && !sweep.trials.is_empty() {
+        lines.push(String::new());
+        lines.push(trials_table(sweep, top));
+    }
+    lines.join("\n")
+}
+
+fn trials_table(sweep: &Sweep, top: usize) -> String {
+    let rows: Vec<[String; 5]> = ranked(sweep)
+        .into_iter()
+        .take(top)
+        .map(|trial| {
+            let values = objectives(sweep).into_iter().zip(&trial.values).map(|(o, v)| value_text(o, *v));
+            let values: Vec<String> = values.collect();
+            [
+                trial.number.to_string(),
+                state_name(trial.state()).to_owned(),
+                trial.step.to_string(),
+                if values.is_empty() { "-".to_owned() } else { values.join(", ") },
+                configuration_text(trial),
+            ]
+        })
+        .collect();
+    table(["TRIAL", "STATE", "STEP", "RESULT", "CONFIGURATION"], &rows)
+}
+
+/// A trial by itself.
+pub(crate) fn trial_text(sweep: &Sweep, trial: &SweepTrial) -> String {
+    let reason = if trial.reason.is_empty() { String::new() } else { format!(": {}", escape(&trial.reason)) };
+    let mut lines = vec![
+        format!("trial:  {} of sweep {} (run {})", trial.number, escape(&sweep.name), escape(&trial.run)),
+        format!("state:  {}{reason}", state_name(trial.state())),
+    ];
+    if !trial.values.is_empty() {
+        lines.push(format!("result: {}", values_text(sweep, trial)));
+    }
+    lines.push(format!("tries:  {}", configuration_text(trial)));
+    lines.join("\n")
+}
+
+/// As people and machines read it.
+pub(crate) fn state_name(state: TrialState) -> &'static str {
+    match state {
+        TrialState::Unspecified => "unknown",
+        TrialState::Training => "training",
+        TrialState::Paused => "paused",
+        TrialState::Completed => "completed",
+        TrialState::Pruned => "pruned",
+        TrialState::Failed => "failed",
+    }
+}
+
+/// A sweep with its trials.
+pub(crate) fn sweep_json(sweep: &Sweep) -> Value {
+    json!({
+        "name": sweep.name,
+        "state": run_state_name(sweep.state()),
+        "reason": sweep.reason,
+        "submitted_at_ms": sweep.submitted_at_ms,
+        "ended_at_ms": sweep.ended_at_ms,
+        "best": best(sweep).map(|trial| trial.number),
+        "trials": sweep.trials.iter().map(trial_json).collect::<Vec<_>>(),
+        "spec": serde_json::from_str::<Value>(&sweep.spec_json).unwrap_or(Value::Null),
+    })
+}
+
+/// A trial.
+pub(crate) fn trial_json(trial: &SweepTrial) -> Value {
+    let state = state_name(trial.state());
+    let SweepTrial { number, run, configuration_json, state: _, reason, budget, step, values, parent, parent_budget } =
+        trial;
+    json!({
+        "number": number,
+        "run": run,
+        "configuration": serde_json::from_str::<Value>(configuration_json).unwrap_or(Value::Null),
+        "state": state,
+        "reason": reason,
+        "budget": budget,
+        "step": step,
+        "values": values,
+        "parent": parent,
+        "parent_budget": parent_budget,
+    })
+}
+
+/// All trials as comma-separated values, a column for each parameter and objective.
+pub(crate) fn csv(sweep: &Sweep) -> String {
+    let configurations: Vec<Configuration> =
+        sweep.trials.iter().map(|t| serde_json::from_str(&t.configuration_json).unwrap_or_default()).collect();
+    let mut paths: Vec<&String> = configurations.iter().flat_map(|configuration| configuration.keys()).collect();
+    paths.sort();
+    paths.dedup();
+    let metrics: Vec<&str> = objectives(sweep).iter().map(|objective| objective.metric.name()).collect();
+    let mut head: Vec<String> = ["trial", "run", "state", "step", "budget"].map(str::to_owned).to_vec();
+    head.extend(metrics.iter().map(|metric| (*metric).to_owned()));
+    head.extend(paths.iter().map(|path| cell(path)));
+    let mut lines = vec![head.join(",")];
+    for (trial, configuration) in sweep.trials.iter().zip(&configurations) {
+        let mut row = vec![
+            trial.number.to_string(),
+            cell(&trial.run),
+            state_name(trial.state()).to_owned(),
+            trial.step.to_string(),
+            trial.budget.to_string(),
+        ];
+        row.extend((0..metrics.len()).map(|at| trial.values.get(at).map(|v| format!("{v:?}")).unwrap_or_default()));
+        row.extend(paths.iter().map(|path| configuration.get(*path).map(|v| cell(&v.to_string())).unwrap_or_default()));
+        lines.push(row.join(","));
+    }
+    lines.join("\n")
+}
+
+/// A cell as RFC 4180 wants it.
+fn cell(text: &str) -> String {
+    let is_plain = !text.contains(['"', ',', '\n', '\r']);
+    if is_plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
+}

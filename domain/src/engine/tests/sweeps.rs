@@ -1,0 +1,344 @@
+//! Sweeps: a scripted cluster trains what it is assigned to, and a loss follows from the configuration.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use super::*;
+use crate::engine::trial_run;
+use crate::spec::sweep::SweepSpec;
+use crate::view::{SweepView, TrialState};
+
+const TOTAL: u64 = 27;
+
+fn spec(more: &str) -> SweepSpec {
+    let text = format!(
+        "version: 1\n\
+         name: s\n\
+         job:\n\
+        \x20 data: {{format: image_folder, path: i, holdout: 0.3}}\n\
+        \x20 model: {{type: vit, image: [8, 8], channels: 1, patch: 2, dim: 32, depth: 1, heads: 4, classes: 10}}\n\
+        \x20 train: {{steps: {TOTAL}, global_batch: 8, micro_batches: 4}}\n\
+        \x20 eval: {{every_steps: 1}}\n\
+        \x20 checkpoint: {{every_steps: 1}}\n\
+         space:\n\
+        \x20 schedule.lr: {{uniform: [0.01, 1.0]}}\n\
+         objectives: [{{metric: eval_loss}}]\n\
+         {more}"
+    );
+    let load = |_: &Path| Err("there is no other file".to_owned());
+    crate::spec::file::sweep::read(&text, "s.yaml", Path::new("/"), load).unwrap_or_else(|e| panic!("{e}"))
+}
+
+const ASHA: &str = "scheduler: {type: asha, min: {steps: 3}, max: {steps: 27}, eta: 3, mode: pause}\n\
+                    searcher: {type: random}\ntrials: 12\n";
+
+/// An engine with workers that do at once what they are told to.
+struct Cluster {
+    engine: Engine,
+    now: u64,
+    journal: Vec<(Time, Event)>,
+    waiting: VecDeque<Event>,
+    /// Starting from here, every worker's attempts fail.
+    fails: fn(&RunName) -> bool,
+    /// Everything trials were told to do: run and where to rest.
+    assigned: Vec<(String, Option<u64>)>,
+    /// Which runs began from a copy, and the manifest of it. It was not deleted before.
+    copied: Vec<(String, String)>,
+    deleted: Vec<String>,
+}
+
+impl Cluster {
+    fn new(spec: SweepSpec, workers: u64, fails: fn(&RunName) -> bool) -> Self {
+        let mut cluster = Self {
+            engine: Engine::new(Timing::default()),
+            now: 1_000_000,
+            journal: Vec::new(),
+            waiting: VecDeque::new(),
+            fails,
+            assigned: Vec::new(),
+            copied: Vec::new(),
+            deleted: Vec::new(),
+        };
+        cluster.waiting.push_back(Event::SweepSubmitted { spec: Box::new(spec) });
+        for id in 1..=workers {
+            cluster.waiting.push_back(Event::Joined { worker: info(id), running: None });
+        }
+        cluster
+    }
+
+    /// Lets one thing happen; whether there was something.
+    fn go(&mut self) -> bool {
+        let Some(event) = self.waiting.pop_front() else { return false };
+        self.now += 1;
+        let now = Time(self.now);
+        if event.is_fact() {
+            self.journal.push((now, event.clone()));
+        }
+        for effect in self.engine.apply(now, event) {
+            self.perform(effect);
+        }
+        true
+    }
+
+    fn until_over(mut self) -> Self {
+        let mut events = 0;
+        while self.go() {
+            events += 1;
+            assert!(events < 100_000, "the sweep does not come to an end");
+        }
+        self
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Assign { assignment, .. } if assignment.rank == Rank(0) => self.train(*assignment),
+            Effect::CommitCheckpoint { trial, generation, step, parts } => {
+                self.waiting.push_back(Event::Committed {
+                    manifest: format!("{trial}/{step}"),
+                    trial,
+                    generation,
+                    step,
+                    blake3: "b".to_owned(),
+                    weights_sha256: parts[0].weights_sha256.clone(),
+                });
+            }
+            Effect::DeleteCheckpoints { manifests, .. } => self.deleted.extend(manifests),
+            _ => {}
+        }
+    }
+
+    fn train(&mut self, assignment: Assignment) {
+        let Assignment { trial, generation, members, spec, start, until, .. } = assignment;
+        let rest = until.map(|until| match until {
+            Length::Steps(steps) => steps,
+            Length::Epochs(_) => panic!("this sweep counts steps"),
+        });
+        self.assigned.push((trial.run.to_string(), rest));
+        if let StartFrom::Copy { manifest, .. } = &start {
+            assert!(!self.deleted.contains(manifest), "{manifest} is gone");
+            self.copied.push((trial.run.to_string(), manifest.clone()));
+        }
+        let from = match start {
+            StartFrom::Scratch => 0,
+            StartFrom::Checkpoint { step, .. } | StartFrom::Copy { step, .. } => step.0,
+        };
+        let position = Position { step: Step(from), evaluated: from > 0 };
+        self.waiting.push_back(Event::Formed { trial: trial.clone(), generation, position });
+        if (self.fails)(&trial.run) {
+            let outcome = AttemptOutcome::Failed { step: Step(from), cause: "out of memory".to_owned() };
+            return self.waiting.push_back(Event::AttemptEnded { trial, generation, outcome });
+        }
+        let to = rest.unwrap_or(TOTAL).min(TOTAL);
+        let step = Step(to);
+        let loss = (spec.schedule.lr_max - 0.3).abs() + 1.0 / to as f64;
+        self.waiting.push_back(Event::Measured {
+            trial: trial.clone(),
+            generation,
+            step,
+            eval_loss: loss.into(),
+            eval_accuracy: 0.5.into(),
+        });
+        let position = Position { step, evaluated: true };
+        self.waiting.push_back(Event::Advanced { trial: trial.clone(), generation, position });
+        for rank in 0..members.len() as u32 {
+            let part = SavedPart {
+                step,
+                rank,
+                world: members.len() as u32,
+                path: format!("{trial}/{generation}/{step}/{rank}"),
+                bytes: 1,
+                blake3: "b".to_owned(),
+                weights_sha256: "w".to_owned(),
+            };
+            self.waiting.push_back(Event::PartSaved { trial: trial.clone(), generation, part });
+        }
+        let outcome = match to == TOTAL {
+            true => AttemptOutcome::Completed { step },
+            false => AttemptOutcome::Rested { step },
+        };
+        self.waiting.push_back(Event::AttemptEnded { trial, generation, outcome });
+    }
+
+    fn view(&self) -> SweepView {
+        self.engine.view().sweeps.remove(0)
+    }
+}
+
+fn info(id: u64) -> WorkerInfo {
+    WorkerInfo {
+        id: WorkerId(id),
+        host: "h".to_owned(),
+        pid: id as u32,
+        device: "cpu".to_owned(),
+        peer_address: format!("127.0.0.1:{id}"),
+        ring_address: format!("127.0.0.1:{id}"),
+    }
+}
+
+fn never(_: &RunName) -> bool {
+    false
+}
+
+#[test]
+fn asha_trains_the_best_third_of_each_rung_on() {
+    let cluster = Cluster::new(spec(ASHA), 2, never).until_over();
+    let view = cluster.view();
+    assert_eq!((view.state, view.reason.as_str()), (RunState::Completed, "all 12 trials came to their end"));
+    let steps: Vec<u64> = view.trials.iter().map(|trial| trial.step.0).collect();
+    let at_least = |step: u64| steps.iter().filter(|made| **made >= step).count();
+    // A third of twelve, and whoever was among the best of fewer before.
+    assert_eq!(at_least(3), 12, "{steps:?}");
+    assert!((4..=6).contains(&at_least(9)) && (1..=3).contains(&at_least(27)), "{steps:?}");
+    let loss = |trial: &crate::view::SweepTrialView| f64::from(trial.values[0]);
+    let best = view.trials.iter().min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap();
+    assert_eq!((best.state, best.step), (TrialState::Completed, Step(TOTAL)));
+    let pruned: Vec<_> = view.trials.iter().filter(|trial| trial.state == TrialState::Pruned).collect();
+    assert_eq!(pruned.len(), 12 - at_least(27));
+    assert!(pruned.iter().all(|trial| trial.reason.contains("number")), "{:?}", pruned[0].reason);
+}
+
+#[test]
+fn a_trial_that_goes_on_begins_where_it_rested() {
+    let cluster = Cluster::new(spec(ASHA), 1, never).until_over();
+    let of_best: Vec<Option<u64>> = {
+        let best = cluster.view().trials.into_iter().find(|trial| trial.step == Step(TOTAL)).unwrap();
+        cluster.assigned.iter().filter(|(run, _)| *run == best.run.to_string()).map(|(_, rest)| *rest).collect()
+    };
+    assert_eq!(of_best, [Some(3), Some(9), Some(27)]);
+    let trials = cluster.view().trials;
+    let portions = trials.iter().map(|trial| match trial.step.0 {
+        3 => 1,
+        9 => 2,
+        _ => 3,
+    });
+    assert_eq!(cluster.assigned.len(), portions.sum::<usize>(), "no portion is trained twice");
+}
+
+#[test]
+fn the_journal_brings_back_a_sweep_from_any_point() {
+    let mut cluster = Cluster::new(spec(ASHA), 2, never);
+    let mut compared = 0;
+    while cluster.go() {
+        let mut replayed = Engine::new(Timing::default());
+        for (at, event) in &cluster.journal {
+            replayed.apply(*at, event.clone());
+        }
+        // How far records are durable is not journalled; it is told again.
+        assert_eq!(replayed.view().sweeps, cluster.engine.view().sweeps);
+        assert_eq!(replayed.sweeps, cluster.engine.sweeps);
+        compared += 1;
+    }
+    assert!(compared > 100, "{compared}");
+}
+
+#[test]
+fn in_lock_step_trials_and_decisions_do_not_depend_on_the_workers() {
+    let spec = spec(&format!("{ASHA}lock_step: true\n"));
+    let facts = |workers| {
+        let cluster = Cluster::new(spec.clone(), workers, never).until_over();
+        assert_eq!(cluster.view().state, RunState::Completed, "{workers} workers");
+        (cluster.engine.sweep_facts(&spec.name).unwrap(), cluster.view().trials)
+    };
+    let alone = facts(1);
+    assert!(alone.0.len() > 40);
+    for workers in [2, 4] {
+        assert_eq!(facts(workers), alone, "{workers} workers");
+    }
+}
+
+#[test]
+fn a_failing_trial_is_tried_again_and_does_not_end_the_sweep() {
+    let fails = |run: &RunName| run.as_str() == "s.2";
+    let cluster = Cluster::new(spec(&format!("{ASHA}trial_retries: 1\n")), 2, fails).until_over();
+    let view = cluster.view();
+    assert_eq!(view.state, RunState::Completed);
+    assert_eq!(view.trials[2].state, TrialState::Failed);
+    assert!(view.trials[2].reason.contains("out of memory"), "{}", view.trials[2].reason);
+    let attempts = cluster.assigned.iter().filter(|(run, _)| run == "s.2").count();
+    assert_eq!(attempts, 2);
+}
+
+#[test]
+fn a_sweep_of_which_every_trial_fails_ends_with_the_cause() {
+    let cluster = Cluster::new(spec(&format!("{ASHA}max_failed: 3\n")), 2, |_| true).until_over();
+    let view = cluster.view();
+    assert_eq!(view.state, RunState::Failed);
+    assert!(view.reason.contains("out of memory"), "{}", view.reason);
+    assert!(view.trials.len() <= 4, "{}", view.trials.len());
+}
+
+#[test]
+fn a_stopped_sweep_goes_on_to_the_same_end() {
+    let undisturbed = Cluster::new(spec(ASHA), 2, never).until_over();
+    let mut cluster = Cluster::new(spec(ASHA), 2, never);
+    for _ in 0..40 {
+        cluster.go();
+    }
+    let run: RunName = "s".parse().unwrap();
+    cluster.waiting.push_back(Event::StopRequested { run: run.clone() });
+    while cluster.go() {}
+    assert_eq!(cluster.view().state, RunState::Stopped);
+    assert!(cluster.engine.view().runs.iter().all(|trial| trial.state.is_ended()));
+    let resume = Event::ResumeRequested { run };
+    assert_eq!(cluster.engine.check(&resume), Ok(()));
+    cluster.waiting.push_back(resume);
+    let cluster = cluster.until_over();
+    let ends = |cluster: &Cluster| {
+        let view = cluster.view();
+        (view.state, view.trials.into_iter().map(|trial| (trial.configuration, trial.state)).collect::<Vec<_>>())
+    };
+    assert_eq!(ends(&cluster).0, RunState::Completed);
+    assert_eq!(ends(&cluster).1.len(), ends(&undisturbed).1.len());
+}
+
+#[test]
+fn names_of_sweeps_and_trials_are_not_taken_twice() {
+    let mut cluster = Cluster::new(spec(ASHA), 1, never);
+    while cluster.go() {}
+    let submit = |name: &str| Event::Submitted { spec: Box::new(base_spec(name.parse().unwrap())) };
+    for (name, message) in [
+        ("s", "the name s belongs to sweep s\nhint: choose another name"),
+        ("s.0", "the name s.0 belongs to sweep s\nhint: choose another name"),
+        ("s.99", "the name s.99 belongs to sweep s\nhint: choose another name"),
+    ] {
+        assert_eq!(cluster.engine.check(&submit(name)).unwrap_err().to_string(), message);
+    }
+    assert_eq!(cluster.engine.check(&submit("t.0")), Ok(()));
+    let stop = Event::StopRequested { run: trial_run(&"s".parse().unwrap(), 0) };
+    assert_eq!(
+        cluster.engine.check(&stop).unwrap_err().to_string(),
+        "run s.0 is a trial of sweep s\nhint: stop or resume s"
+    );
+}
+
+#[test]
+fn the_time_of_a_sweep_ends_it() {
+    let mut cluster = Cluster::new(spec(&format!("{ASHA}max_seconds: 1\n")), 1, never);
+    for _ in 0..30 {
+        cluster.go();
+    }
+    let (at, deadline) = cluster.engine.next_deadline().unwrap();
+    assert_eq!(deadline, Deadline::SweepTime { sweep: "s".parse().unwrap() });
+    cluster.now = at.0;
+    cluster.waiting.push_back(Event::DeadlinePassed { deadline });
+    let cluster = cluster.until_over();
+    let view = cluster.view();
+    assert_eq!((view.state, view.reason.as_str()), (RunState::Completed, "the time of the sweep is over"));
+    assert!(view.trials.len() < 12);
+}
+
+#[test]
+fn copies_of_a_population_begin_from_the_checkpoints_of_better_members() {
+    let population = "searcher: {type: population, population: 8, interval: {steps: 9}}\ntrials: 20\n";
+    let cluster = Cluster::new(spec(population), 2, never).until_over();
+    let view = cluster.view();
+    assert_eq!(view.state, RunState::Completed, "{}", view.reason);
+    let copies: Vec<_> = view.trials.iter().filter(|trial| trial.parent.is_some()).collect();
+    assert!(!copies.is_empty());
+    for copy in copies {
+        let (parent, budget) = copy.parent.unwrap();
+        let from =
+            cluster.copied.iter().find(|(run, _)| *run == copy.run.to_string()).map(|(_, manifest)| manifest.clone());
+        assert_eq!(from, Some(format!("s.{parent}/0/{budget}")));
+    }
+}

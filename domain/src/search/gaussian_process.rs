@@ -1,0 +1,303 @@
+//! Bayesian optimisation with a Gaussian process: the next point is where the expected improvement over the best is greatest
+//! (Jones et al. 1998), as its logarithm, which has no flat parts (Ament et al. 2023).
+//!
+//! Hyperparameters are the most probable ones, fitted on a bounded number of trials. Pending trials are believed to give the
+//! mean, so they take away the uncertainty around them and parallel trials spread out. Several objectives are weighed at random
+//! for each proposal (ParEGO, Knowles 2006).
+
+mod model;
+
+use std::f64::consts::{FRAC_1_SQRT_2, TAU};
+
+use serde::{Deserialize, Serialize};
+
+use self::model::{Kernel, Logs, Posterior};
+use super::history::History;
+use super::{Choice, Space, spread};
+use crate::random::{Purpose, Stream};
+
+/// How the searcher works; `bench/search.py` measures the defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GaussianProcessSpec {
+    /// So many trials must have a result before the model is used; until then points are spread evenly.
+    pub startup: u32,
+    /// Points of the whole cube that a proposal compares, before it searches around the best of them.
+    pub candidates: u32,
+    /// The most trials that the model holds: the best half of them, and the newest.
+    pub trials_most: u32,
+    /// The most trials that hyperparameters are fitted to.
+    pub fitted_most: u32,
+}
+
+impl Default for GaussianProcessSpec {
+    fn default() -> Self {
+        Self { startup: 10, candidates: 256, trials_most: 200, fitted_most: 100 }
+    }
+}
+
+/// Steps of the fit while it starts from the last one's result.
+const FIT_STEPS: u32 = 12;
+/// Radii of the search around the best candidates, as shares of the length scales; each is tried this often.
+const RADII: [f64; 9] = [0.5, 0.3, 0.15, 0.08, 0.04, 0.02, 0.01, 0.004, 0.0015];
+const TRIES: u32 = 24;
+
+/// The searcher.
+#[derive(Clone, Debug)]
+pub struct GaussianProcess {
+    spec: GaussianProcessSpec,
+    seed: u64,
+    choices: Vec<Choice>,
+    history: History,
+    logs: Logs,
+    /// How many trials had been ranked when hyperparameters were last fitted.
+    fitted_at: usize,
+}
+
+impl GaussianProcess {
+    /// A searcher of `space` that has seen nothing.
+    pub fn new(spec: GaussianProcessSpec, space: &Space, seed: u64) -> Self {
+        let choices: Vec<Choice> = space.parameters().iter().map(|p| p.domain.choice()).collect();
+        let logs = model::prior(choices.len());
+        Self { history: History::new(spec.startup as usize), spec, seed, choices, logs, fitted_at: 0 }
+    }
+
+    /// The point that trial `number` tries; it is pending from then on.
+    pub fn propose(&mut self, space: &Space, number: u32) -> Vec<f64> {
+        let is_modelled = self.history.finite() >= 2 && self.history.ranked().len() >= self.spec.startup as usize;
+        let point = if is_modelled {
+            let mut stream = Stream::new(self.seed, Purpose::Search, &[u64::from(number), 0]);
+            self.most_promising(space, &mut stream)
+        } else {
+            spread::admitted(self.seed, number, &self.choices, space)
+        };
+        let active = space.active(&point);
+        self.history.add(number, point.clone(), active);
+        point
+    }
+
+    /// A result of a trial at a budget; may come several times with rising budgets.
+    pub fn observe(&mut self, number: u32, budget: u64, losses: &[f64]) {
+        self.history.observe(number, budget, losses);
+    }
+
+    /// The trial will report no more: it is no longer pending.
+    pub fn close(&mut self, number: u32) {
+        self.history.close(number);
+    }
+
+    fn most_promising(&mut self, space: &Space, stream: &mut Stream) -> Vec<f64> {
+        let numbers = self.modelled();
+        let values = self.values(&numbers, stream);
+        let of = |number: &u32| {
+            let trial = self.history.trial(*number);
+            canonical(&self.choices, &trial.point, &trial.active)
+        };
+        let mut points: Vec<Vec<f64>> = numbers.iter().map(of).collect();
+        let ranked = self.history.ranked().len();
+        if self.fitted_at == 0 || ranked >= self.fitted_at + 1 + self.fitted_at / 20 {
+            // The first are the best ones; they matter most, and the rest is spread over the others.
+            let most = (self.spec.fitted_most as usize).min(points.len());
+            let some: Vec<usize> = (0..most).map(|index| index * points.len() / most).collect();
+            let some_points: Vec<Vec<f64>> = some.iter().map(|index| points[*index].clone()).collect();
+            let some_values: Vec<f64> = some.iter().map(|index| values[*index]).collect();
+            let steps = if self.fitted_at == 0 { 3 * FIT_STEPS } else { FIT_STEPS };
+            self.logs = model::fit(&self.choices, &self.logs, &some_points, &some_values, steps);
+            self.fitted_at = ranked;
+        }
+        let best = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let start = (0..values.len()).find(|index| values[*index] == best).unwrap_or(0);
+        let start = self.history.trial(numbers[start]).point.clone();
+        let silent: Vec<u32> = self.history.silent().rev().take(self.spec.trials_most as usize).collect();
+        points.extend(silent.iter().map(of));
+        let posterior = Posterior::new(Kernel::new(&self.choices, &self.logs), points, &values);
+        let is_conditional = space.parameters().iter().any(|p| p.when.is_some());
+        let all = vec![true; self.choices.len()];
+        let gain = |point: &[f64]| {
+            if !space.admits_point(point) {
+                return f64::NEG_INFINITY;
+            }
+            let active = if is_conditional { space.active(point) } else { all.clone() };
+            let (mean, deviation) = posterior.at(&canonical(&self.choices, point, &active));
+            log_improvement((best - mean) / deviation) + libm::log(deviation)
+        };
+        let mut found: Vec<(f64, Vec<f64>)> = Vec::new();
+        for _ in 0..self.spec.candidates.max(1) {
+            let point: Vec<f64> = self.choices.iter().map(|_| stream.uniform_f64()).collect();
+            found.push((gain(&point), point));
+        }
+        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+        found.truncate(2);
+        found.push((gain(&start), start));
+        let climbed = found.into_iter().map(|from| self.climb(from, &gain, stream));
+        let best = climbed.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(gain, _)| *gain > f64::NEG_INFINITY);
+        // None that the constraints admit: the model says nothing about the few points that there are.
+        best.map_or_else(|| space.sample(stream), |(_, point)| point)
+    }
+
+    /// Searches around a point with ever smaller steps, as long as the length scales say.
+    fn climb(&self, from: (f64, Vec<f64>), gain: &dyn Fn(&[f64]) -> f64, stream: &mut Stream) -> (f64, Vec<f64>) {
+        let mut best = from;
+        let dimension = self.choices.len() as u64;
+        for radius in RADII {
+            for _ in 0..TRIES {
+                let mut point = best.1.clone();
+                // One coordinate for certain, and the others with the chance of one or two more.
+                let certain = stream.below(dimension) as usize;
+                for (index, x) in point.iter_mut().enumerate() {
+                    if index != certain && stream.uniform_f64() * dimension as f64 > 2.0 {
+                        continue;
+                    }
+                    *x = match self.choices[index] {
+                        Choice::Unordered(_) => stream.uniform_f64(),
+                        Choice::Fixed => *x,
+                        Choice::Continuous | Choice::Ordered(_) => {
+                            let scale = libm::exp(self.logs[index]).min(1.0) * radius;
+                            let cell =
+                                if let Choice::Ordered(cells) = self.choices[index] { 1.0 / cells as f64 } else { 0.0 };
+                            (*x + scale.max(cell) * stream.normal_f64()).clamp(0.0, 1.0 - f64::EPSILON)
+                        }
+                    };
+                }
+                let value = gain(&point);
+                if value > best.0 {
+                    best = (value, point);
+                }
+            }
+        }
+        best
+    }
+
+    /// The trials that the model holds, best first.
+    fn modelled(&self) -> Vec<u32> {
+        let ranked: Vec<u32> = self.history.ranked().iter().map(|(_, number)| *number).collect();
+        let most = self.spec.trials_most as usize;
+        if ranked.len() <= most {
+            return ranked;
+        }
+        let (best, rest) = ranked.split_at(most / 2);
+        let mut newest = rest.to_vec();
+        newest.sort_unstable();
+        best.iter().copied().chain(newest.into_iter().rev().take(most - most / 2)).collect()
+    }
+
+    /// One value for each trial: mean 0, deviation 1, high ones pressed together, what is not finite as bad as the worst.
+    fn values(&self, numbers: &[u32], stream: &mut Stream) -> Vec<f64> {
+        let objectives = self.history.objectives();
+        let mut columns = (0..objectives).map(|objective| {
+            let loss = |number: &u32| self.history.losses(*number).get(objective).copied().unwrap_or(f64::NAN);
+            pressed(&numbers.iter().map(loss).collect::<Vec<_>>())
+        });
+        if objectives == 1 {
+            return columns.next().expect("there is one objective");
+        }
+        let columns: Vec<Vec<f64>> = columns.collect();
+        let weights: Vec<f64> = columns.iter().map(|_| -libm::log(1.0 - stream.uniform_f64())).collect();
+        let total: f64 = weights.iter().sum();
+        let one = |index: usize| {
+            let terms = columns.iter().zip(&weights).map(|(column, weight)| weight / total * (column[index] + 4.0));
+            terms.clone().fold(0.0, f64::max) + 0.05 * terms.sum::<f64>()
+        };
+        pressed(&(0..numbers.len()).map(one).collect::<Vec<_>>())
+    }
+}
+
+/// Losses as the model sees them: `log(1 + (loss - least) / (median - least))`, shifted and scaled to mean 0 and deviation 1.
+/// Near the best they stay as they are, and a few huge ones do not drown the rest.
+fn pressed(losses: &[f64]) -> Vec<f64> {
+    let mut finite: Vec<f64> = losses.iter().copied().filter(|loss| loss.is_finite()).collect();
+    finite.sort_by(f64::total_cmp);
+    let (Some(least), Some(worst)) = (finite.first().copied(), finite.last().copied()) else {
+        return vec![0.0; losses.len()];
+    };
+    let extent = (finite[finite.len() / 2] / 2.0 - least / 2.0) * 2.0;
+    let extent = if extent > 0.0 && extent.is_finite() { extent } else { 1.0 };
+    let press = |loss: &f64| {
+        let share = (if loss.is_finite() { *loss } else { worst } - least) / extent;
+        libm::log1p(share.min(1e12))
+    };
+    let values: Vec<f64> = losses.iter().map(press).collect();
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / values.len() as f64;
+    let deviation = if variance > 0.0 { libm::sqrt(variance) } else { 1.0 };
+    values.into_iter().map(|v| (v - mean) / deviation).collect()
+}
+
+/// A point as the kernel compares it: the middle of its cell where there are cells, and of the cube where it is inactive.
+fn canonical(choices: &[Choice], point: &[f64], active: &[bool]) -> Vec<f64> {
+    let coordinate = |((choice, x), active): ((&Choice, &f64), &bool)| match choice {
+        _ if !active => 0.5,
+        Choice::Continuous => *x,
+        Choice::Fixed => 0.5,
+        Choice::Ordered(cells) | Choice::Unordered(cells) => {
+            let cell = ((x * *cells as f64) as u64).min(cells - 1);
+            (cell as f64 + 0.5) / *cells as f64
+        }
+    };
+    choices.iter().zip(point).zip(active).map(coordinate).collect()
+}
+
+/// `log(phi(z) + z Phi(z))`, the logarithm of the expected improvement of a unit normal over `z` (Ament et al. 2023,
+/// equation 9). Below -5 by the asymptotic series, whose error there is under one in 400.
+fn log_improvement(z: f64) -> f64 {
+    let log_density = -0.5 * z * z - 0.5 * libm::log(TAU);
+    if z > -5.0 {
+        return libm::log(libm::exp(log_density) + z * 0.5 * libm::erfc(-z * FRAC_1_SQRT_2));
+    }
+    let s = 1.0 / (z * z);
+    log_density + libm::log(s * (1.0 - 3.0 * s + 15.0 * s * s - 105.0 * s * s * s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_logarithm_of_the_improvement_is_smooth_and_right() {
+        assert!((log_improvement(0.0) - libm::log(0.398_942_280_401_432_7)).abs() < 1e-12);
+        assert!((log_improvement(-5.0 - 1e-9) - log_improvement(-5.0 + 1e-9)).abs() < 5e-3);
+        assert!((log_improvement(30.0) - libm::log(30.0)).abs() < 1e-9);
+        assert!(log_improvement(-1e6).is_finite() && log_improvement(-1e6) < log_improvement(-1e5));
+    }
+
+    #[test]
+    fn losses_are_pressed_without_changing_their_order() {
+        let values = pressed(&[1.0, 2.0, 3.0, 1e9, f64::NAN, f64::NEG_INFINITY]);
+        assert!(values.windows(2).take(3).all(|w| w[0] < w[1]));
+        assert_eq!((values[4], values[5]), (values[3], values[3]));
+        assert_eq!(pressed(&[f64::NAN; 2]), [0.0; 2]);
+        assert_eq!(pressed(&[7.0; 2]), [0.0; 2]);
+    }
+
+    #[test]
+    fn it_finds_the_bottom_of_a_bowl_and_repeats_itself() {
+        use crate::search::{Domain, Parameter};
+        let parameter = |path: &str| Parameter {
+            path: path.to_owned(),
+            domain: Domain::Uniform { low: 0.0, high: 1.0 },
+            when: None,
+        };
+        let space = Space::new(vec![parameter("a"), parameter("b")]);
+        let play = |seed, pending: u32| {
+            let mut searcher = GaussianProcess::new(GaussianProcessSpec::default(), &space, seed);
+            let mut points: Vec<Vec<f64>> = Vec::new();
+            for number in 0..30 + pending {
+                points.push(searcher.propose(&space, number));
+                if let Some(finished) = number.checked_sub(pending) {
+                    let p = &points[finished as usize];
+                    let loss = (p[0] - 0.3).powi(2) + 3.0 * (p[1] - 0.7).powi(2);
+                    searcher.observe(finished, 1, &[if finished == 3 { f64::NAN } else { loss }]);
+                    searcher.close(finished);
+                }
+            }
+            points
+        };
+        for pending in [0, 5] {
+            let points = play(1, pending);
+            assert_eq!(points, play(1, pending));
+            assert!(points.iter().flatten().all(|x| (0.0..1.0).contains(x)));
+            let nearest = points.iter().map(|p| (p[0] - 0.3).powi(2) + (p[1] - 0.7).powi(2)).fold(1.0, f64::min);
+            assert!(nearest < 1e-3, "{nearest}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! A Gaussian process with a Matern 5/2 kernel and a length scale for each coordinate (Rasmussen and Williams 2006,
+//! chapters 2 and 5). Plain loops, so that every machine computes the same bits.
+
+use crate::search::Choice;
+
+/// Hyperparameters, all as logarithms: the length scale of every coordinate, the variance of the function, that of the noise.
+pub(crate) type Logs = Vec<f64>;
+
+/// The least variance of the noise; keeps the covariance well conditioned.
+const LEAST_NOISE: f64 = 1e-6;
+
+/// A lower triangular matrix, row after row, each as long as it needs to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Cholesky(Vec<Vec<f64>>);
+
+impl Cholesky {
+    /// The factor of a covariance given by its lower rows; what rounding made negative is lifted.
+    pub(crate) fn new(mut rows: Vec<Vec<f64>>) -> Self {
+        for i in 0..rows.len() {
+            let (done, rest) = rows.split_at_mut(i);
+            let row = &mut rest[0];
+            for (j, other) in done.iter().enumerate() {
+                row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
+            }
+            let rest = row[i] - dot(&row[..i], &row[..i]);
+            row[i] = libm::sqrt(rest.max(1e-12));
+        }
+        Self(rows)
+    }
+
+    /// `L^-1 v` of the leading part as long as `v`.
+    pub(crate) fn forward(&self, v: &[f64]) -> Vec<f64> {
+        let mut solved = Vec::with_capacity(v.len());
+        for (i, value) in v.iter().enumerate() {
+            let row = &self.0[i];
+            let next = (value - dot(&row[..i], &solved)) / row[i];
+            solved.push(next);
+        }
+        solved
+    }
+
+    /// `L^-T v` of the leading part as long as `v`.
+    pub(crate) fn backward(&self, v: &[f64]) -> Vec<f64> {
+        let mut solved = v.to_vec();
+        for i in (0..v.len()).rev() {
+            let row = &self.0[i];
+            solved[i] /= row[i];
+            let value = solved[i];
+            solved[..i].iter_mut().zip(row).for_each(|(s, l)| *s -= l * value);
+        }
+        solved
+    }
+
+    /// The inverse of the whole matrix, which is symmetric.
+    fn inverse(&self) -> Vec<Vec<f64>> {
+        let n = self.0.len();
+        let unit = |i: usize| {
+            let mut v = vec![0.0; n];
+            v[i] = 1.0;
+            self.backward(&self.forward(&v))
+        };
+        (0..n).map(unit).collect()
+    }
+}
+
+/// Eight sums side by side: fast, and the same on every machine.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f64 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f64>() + rest
+}
+
+/// The kernel at hyperparameters.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel<'a> {
+    choices: &'a [Choice],
+    inverse_squares: Vec<f64>,
+    variance: f64,
+    noise: f64,
+}
+
+impl<'a> Kernel<'a> {
+    /// The kernel over coordinates of the kinds `choices`.
+    pub(crate) fn new(choices: &'a [Choice], logs: &[f64]) -> Self {
+        let d = choices.len();
+        let inverse_squares = logs[..d].iter().map(|log| libm::exp(-2.0 * log)).collect();
+        Self { choices, inverse_squares, variance: libm::exp(logs[d]), noise: libm::exp(logs[d + 1]) + LEAST_NOISE }
+    }
+
+    /// The squared distance along one coordinate: values without an order are equally far from each other.
+    fn square(&self, index: usize, a: &[f64], b: &[f64]) -> f64 {
+        match self.choices[index] {
+            Choice::Fixed => 0.0,
+            Choice::Unordered(_) => f64::from(u8::from(a[index] != b[index])),
+            Choice::Continuous | Choice::Ordered(_) => (a[index] - b[index]) * (a[index] - b[index]),
+        }
+    }
+
+    fn distance(&self, a: &[f64], b: &[f64]) -> f64 {
+        let terms = self.inverse_squares.iter().enumerate().map(|(index, s)| self.square(index, a, b) * s);
+        libm::sqrt(5.0 * terms.sum::<f64>())
+    }
+
+    /// The covariance of the function at two points.
+    pub(crate) fn at(&self, a: &[f64], b: &[f64]) -> f64 {
+        let r = self.distance(a, b);
+        self.variance * (1.0 + r + r * r / 3.0) * libm::exp(-r)
+    }
+
+    fn covariance(&self, points: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let row = |(i, a): (usize, &Vec<f64>)| {
+            let mut row: Vec<f64> = points[..i].iter().map(|b| self.at(a, b)).collect();
+            row.push(self.variance + self.noise);
+            row
+        };
+        points.iter().enumerate().map(row).collect()
+    }
+}
+
+/// The hyperparameters before anything is known, and the means of their normal priors. Length scales grow with the root of
+/// the dimension (Hvarfner et al. 2024).
+pub(crate) fn prior(dimension: usize) -> Logs {
+    let length = -0.7 + 0.5 * libm::log(dimension.max(1) as f64 / 2.0).max(0.0);
+    let mut logs = vec![length; dimension];
+    logs.extend([0.0, libm::log(1e-4)]);
+    logs
+}
+
+/// Standard deviation of the prior of each logarithm.
+fn deviation(index: usize, dimension: usize) -> f64 {
+    match index.checked_sub(dimension) {
+        None => 1.0,
+        Some(0) => 1.0,
+        Some(_) => 2.5,
+    }
+}
+
+/// The logarithm of the posterior density of the hyperparameters, up to a constant, and its gradient (Rasmussen and
+/// Williams 2006, equations 5.8 and 5.9).
+pub(crate) fn log_posterior(choices: &[Choice], logs: &[f64], points: &[Vec<f64>], values: &[f64]) -> (f64, Logs) {
+    let (n, d) = (points.len(), choices.len());
+    let kernel = Kernel::new(choices, logs);
+    let factor = Cholesky::new(kernel.covariance(points));
+    let whitened = factor.forward(values);
+    let alpha = factor.backward(&whitened);
+    let log_determinant: f64 = (0..n).map(|i| libm::log(factor.0[i][i])).sum();
+    let mut value = -0.5 * dot(&whitened, &whitened) - log_determinant;
+    let inverse = factor.inverse();
+    let mut gradient = vec![0.0; d + 2];
+    for i in 0..n {
+        for j in 0..i {
+            let weight = alpha[i] * alpha[j] - inverse[i][j];
+            let r = kernel.distance(&points[i], &points[j]);
+            let decay = kernel.variance * libm::exp(-r);
+            // The derivative with respect to the logarithm of a length scale; the pairs count twice, which takes the half.
+            let slope = weight * decay * (5.0 / 3.0) * (1.0 + r);
+            for (index, s) in kernel.inverse_squares.iter().enumerate() {
+                gradient[index] += slope * kernel.square(index, &points[i], &points[j]) * s;
+            }
+            gradient[d] += weight * decay * (1.0 + r + r * r / 3.0);
+        }
+        let weight = 0.5 * (alpha[i] * alpha[i] - inverse[i][i]);
+        gradient[d] += weight * kernel.variance;
+        gradient[d + 1] += weight * (kernel.noise - LEAST_NOISE);
+    }
+    for (index, (log, mean)) in logs.iter().zip(prior(d)).enumerate() {
+        let z = (log - mean) / deviation(index, d);
+        value -= 0.5 * z * z;
+        gradient[index] -= z / deviation(index, d);
+    }
+    (value, gradient)
+}
+
+/// Climbs from `logs` by steps that grow while a derivative keeps its sign and shrink when it turns (Rprop, Igel and Huesken
+/// 2003), and keeps the best point met.
+pub(crate) fn fit(choices: &[Choice], logs: &[f64], points: &[Vec<f64>], values: &[f64], steps: u32) -> Logs {
+    let mut here = logs.to_vec();
+    let mut sizes = vec![0.2; logs.len()];
+    let mut before = vec![0.0; logs.len()];
+    let mut best = (f64::NEG_INFINITY, here.clone());
+    for _ in 0..=steps {
+        let (value, gradient) = log_posterior(choices, &here, points, values);
+        if value > best.0 {
+            best = (value, here.clone());
+        }
+        for (index, slope) in gradient.into_iter().enumerate() {
+            let turned = slope * before[index];
+            if turned > 0.0 {
+                sizes[index] = (sizes[index] * 1.3f64).min(1.0);
+            } else if turned < 0.0 {
+                sizes[index] *= 0.5;
+            }
+            before[index] = slope;
+            if slope != 0.0 {
+                here[index] = (here[index] + sizes[index].copysign(slope)).clamp(-14.0, 6.0);
+            }
+        }
+    }
+    best.1
+}
+
+/// The process given values at points, and further points whose values are believed to be the mean: those change the
+/// variance alone ("kriging believer", Ginsbourger et al. 2010).
+#[derive(Clone, Debug)]
+pub(crate) struct Posterior<'a> {
+    kernel: Kernel<'a>,
+    points: Vec<Vec<f64>>,
+    factor: Cholesky,
+    alpha: Vec<f64>,
+}
+
+impl<'a> Posterior<'a> {
+    /// `values` belong to the first of the `points`, the rest is believed.
+    pub(crate) fn new(kernel: Kernel<'a>, points: Vec<Vec<f64>>, values: &[f64]) -> Self {
+        let factor = Cholesky::new(kernel.covariance(&points));
+        let alpha = factor.backward(&factor.forward(values));
+        Self { kernel, points, factor, alpha }
+    }
+
+    /// Mean and standard deviation of the function at a point.
+    pub(crate) fn at(&self, point: &[f64]) -> (f64, f64) {
+        let covariances: Vec<f64> = self.points.iter().map(|other| self.kernel.at(point, other)).collect();
+        let mean = dot(&covariances[..self.alpha.len()], &self.alpha);
+        let explained = self.factor.forward(&covariances);
+        (mean, libm::sqrt((self.kernel.variance - dot(&explained, &explained)).max(1e-14)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHOICES: [Choice; 4] = [Choice::Continuous, Choice::Ordered(5), Choice::Unordered(3), Choice::Fixed];
+
+    fn data() -> (Vec<Vec<f64>>, Vec<f64>) {
+        let point = |i: u32| vec![f64::from(i * 7 % 11) / 11.0, f64::from(i % 5) / 5.0, f64::from(i % 3) / 3.0, 0.5];
+        let points: Vec<Vec<f64>> = (0..11).map(point).collect();
+        let values = points.iter().map(|p| libm::sin(6.0 * p[0]) + p[1] - if p[2] > 0.5 { 1.0 } else { 0.0 }).collect();
+        (points, values)
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_finite_differences() {
+        let (points, values) = data();
+        let logs = [-0.5, -0.2, 0.3, 0.1, 0.4, -3.0];
+        let (_, gradient) = log_posterior(&CHOICES, &logs, &points, &values);
+        for index in 0..logs.len() {
+            let moved = |by: f64| {
+                let mut logs = logs;
+                logs[index] += by;
+                log_posterior(&CHOICES, &logs, &points, &values).0
+            };
+            let difference = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            assert!((difference - gradient[index]).abs() < 1e-6 * (1.0 + difference.abs()), "{index}: {difference}");
+        }
+    }
+
+    #[test]
+    fn fitting_climbs_and_the_posterior_passes_the_values() {
+        let (points, values) = data();
+        let start = prior(4);
+        let fitted = fit(&CHOICES, &start, &points, &values, 40);
+        let density = |logs: &[f64]| log_posterior(&CHOICES, logs, &points, &values).0;
+        assert!(density(&fitted) > density(&start) + 0.5);
+        let mut logs = fitted;
+        logs[5] = -14.0;
+        let posterior = Posterior::new(Kernel::new(&CHOICES, &logs), points.clone(), &values);
+        for (point, value) in points.iter().zip(&values) {
+            let (mean, deviation) = posterior.at(point);
+            assert!((mean - value).abs() < 0.01 && deviation < 0.01, "{mean} {value} {deviation}");
+        }
+    }
+
+    #[test]
+    fn what_is_believed_narrows_and_does_not_move() {
+        let (points, values) = data();
+        let kernel = Kernel::new(&CHOICES, &prior(4));
+        let elsewhere = [0.33, 0.5, 0.0, 0.5];
+        let believed: Vec<Vec<f64>> = points.iter().cloned().chain([elsewhere.to_vec()]).collect();
+        let (mean, deviation) = Posterior::new(kernel.clone(), points, &values).at(&elsewhere);
+        let (same, narrower) = Posterior::new(kernel, believed, &values).at(&elsewhere);
+        assert_eq!(mean, same);
+        assert!(narrower < 0.3 * deviation, "{narrower} {deviation}");
+    }
+}
