@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::embedded::Embedded;
 use crate::exit::{Exit, Failure};
 use crate::interrupts::Interrupts;
-use crate::output::{Change, Show, Summary, Tracker, escape};
+use crate::output::{Change, Show, Summary, Tracker, escape, run_state_name};
 use crate::workers::{WorkerEvent, Workers};
 
 /// How long a coordinator may be away before the command gives up. The run does not need it meanwhile.
@@ -73,7 +73,7 @@ async fn watch(
 ) -> Result<Ended, Failure> {
     let name: RunName = run.name.parse().map_err(Failure::config)?;
     let mut tracker = Tracker::new(&spec_of(run)?, run);
-    let mut watching = Watching::new(client, &name);
+    let mut watching = Watching::<OneRun>::new(client, &name);
     let checkpoint_folder = cluster.as_deref().map(Cluster::checkpoint_folder);
     let (mut embedded, mut workers) = match cluster {
         Some(Cluster { embedded, workers, .. }) => (Some(embedded), Some(workers)),
@@ -83,7 +83,7 @@ async fn watch(
     let mut asked_to_stop = false;
     loop {
         tokio::select! {
-            message = watching.next(show) => {
+            message = watching.next(|line| show.say(line)) => {
                 let WatchRunResponse { run, newest } = message?;
                 let Some(mut run) = run else { continue };
                 if let Some(step) = tracker.evals_missing_after(&run) {
@@ -231,39 +231,66 @@ pub(crate) async fn coordinator_ended(embedded: &mut Option<&mut Embedded>) -> F
     }
 }
 
-/// A run's changes, through absences of the coordinator.
-pub(crate) struct Watching {
-    client: Client,
-    name: RunName,
-    stream: Option<Streaming<WatchRunResponse>>,
-    absence: Absence,
+/// Something whose changes a coordinator tells.
+pub(crate) trait Watched {
+    /// How it stands after a change.
+    type Message;
+
+    /// Begins with how it stands.
+    fn open(client: &mut Client, name: &RunName) -> impl Future<Output = Result<Streaming<Self::Message>, Status>>;
+
+    /// What there is to say once it has come to rest.
+    fn at_rest(message: &Self::Message) -> Option<String>;
 }
 
-impl Watching {
-    /// Watches the run called `name`.
-    pub(crate) fn new(client: &Client, name: &RunName) -> Self {
-        Self { client: client.clone(), name: name.clone(), stream: None, absence: Absence::default() }
+/// A run.
+pub(crate) struct OneRun;
+
+impl Watched for OneRun {
+    type Message = WatchRunResponse;
+
+    async fn open(client: &mut Client, name: &RunName) -> Result<Streaming<WatchRunResponse>, Status> {
+        client.watch(name).await
     }
 
-    /// The next change. Safe to cancel: at worst the stream is opened again, and then begins with how the run stands.
-    pub(crate) async fn next(&mut self, show: &Show) -> Result<WatchRunResponse, Failure> {
+    fn at_rest(message: &WatchRunResponse) -> Option<String> {
+        let run = message.run.as_ref().filter(|run| is_ended(run))?;
+        Some(format!("run {} is {} at step {}", escape(&run.name), run_state_name(run.state()), run.step))
+    }
+}
+
+/// The changes of something, through absences of the coordinator.
+pub(crate) struct Watching<W: Watched> {
+    pub(crate) client: Client,
+    name: RunName,
+    stream: Option<Streaming<W::Message>>,
+    away_since: Option<Instant>,
+}
+
+impl<W: Watched> Watching<W> {
+    /// Watches what is called `name`.
+    pub(crate) fn new(client: &Client, name: &RunName) -> Self {
+        Self { client: client.clone(), name: name.clone(), stream: None, away_since: None }
+    }
+
+    /// The next change. Safe to cancel: at worst the stream is opened again, and then begins with how everything stands.
+    /// `say` tells a person about an absence.
+    pub(crate) async fn next(&mut self, say: impl Fn(&str)) -> Result<W::Message, Failure> {
         loop {
             match self.attempt().await {
                 Ok(message) => {
-                    self.absence.over();
+                    self.away_since = None;
                     return Ok(message);
                 }
-                Err(status) if is_away(&status) => {
-                    self.absence.wait(status, self.client.url(), |line| show.say(line)).await?;
-                }
+                Err(status) if is_away(&status) => self.wait(status, &say).await?,
                 Err(status) => return Err(status.into()),
             }
         }
     }
 
-    async fn attempt(&mut self) -> Result<WatchRunResponse, Status> {
+    async fn attempt(&mut self) -> Result<W::Message, Status> {
         if self.stream.is_none() {
-            self.stream = Some(self.client.watch(&self.name).await?);
+            self.stream = Some(W::open(&mut self.client, &self.name).await?);
         }
         let stream = self.stream.as_mut().expect("set just above");
         let message = stream.message().await;
@@ -279,27 +306,15 @@ impl Watching {
             }
         }
     }
-}
 
-/// How long a coordinator has been away.
-#[derive(Debug, Default)]
-pub(crate) struct Absence(Option<Instant>);
-
-impl Absence {
-    /// It is back.
-    pub(crate) fn over(&mut self) {
-        self.0 = None;
-    }
-
-    /// Waits a little, but not for ever.
-    pub(crate) async fn wait(&mut self, status: Status, url: &str, say: impl Fn(&str)) -> Result<(), Failure> {
+    async fn wait(&mut self, status: Status, say: impl Fn(&str)) -> Result<(), Failure> {
         let now = Instant::now();
-        let since = *self.0.get_or_insert_with(|| {
+        let since = *self.away_since.get_or_insert_with(|| {
             say("the coordinator is away, waiting for it; workers go on meanwhile");
             now
         });
         if now.duration_since(since) > AWAY_LIMIT {
-            let message = format!("the coordinator at {url} was away for {} s", AWAY_LIMIT.as_secs());
+            let message = format!("the coordinator at {} was away for {} s", self.client.url(), AWAY_LIMIT.as_secs());
             return Err(Failure::unreachable(anyhow::Error::new(status).context(message)));
         }
         tokio::time::sleep(RETRY_EVERY).await;
@@ -308,7 +323,7 @@ impl Absence {
 }
 
 /// Whether a call failed for want of a coordinator, and not by what it replied.
-pub(crate) fn is_away(status: &Status) -> bool {
+fn is_away(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::Cancelled => true,
         // A broken connection reaches us as `Unknown` with the transport's error as its source.

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use domain::ids::RunName;
 use proto::v1::{RunState, Sweep, SweepTrial, TrialState, WatchSweepResponse};
 use tokio::time::Instant;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::exit::{Exit, Failure};
-use crate::follow::{Absence, coordinator_ended, is_away, next_event, request_stop};
+use crate::follow::{Watched, Watching, coordinator_ended, next_event, request_stop};
 use crate::interrupts::Interrupts;
-use crate::output::{escape, sweep};
+use crate::output::{escape, run_state_name, sweep};
 use crate::workers::WorkerEvent;
 
 /// How following came to its end.
@@ -33,8 +33,7 @@ pub(crate) async fn follow(
     show: &sweep::Show,
     interrupts: &mut Interrupts,
 ) -> Result<SweepEnded, Failure> {
-    let mut watching =
-        Watching { client: client.clone(), name: name.clone(), stream: None, absence: Absence::default() };
+    let mut watching = Watching::<OneSweep>::new(client, name);
     let (mut embedded, mut workers) = match cluster {
         Some(Cluster { embedded, workers, .. }) => (Some(embedded), Some(workers)),
         None => (None, None),
@@ -44,7 +43,7 @@ pub(crate) async fn follow(
     let mut asked_to_stop = false;
     loop {
         tokio::select! {
-            message = watching.next(show) => {
+            message = watching.next(|line| show.say(line)) => {
                 let Some(mut newest) = message?.sweep else { continue };
                 for trial in std::mem::take(&mut newest.trials) {
                     let before = trials.insert(trial.number, trial.clone());
@@ -114,46 +113,19 @@ pub(crate) fn conclude(ended: SweepEnded, name: &RunName, show: &sweep::Show) ->
     }
 }
 
-/// A sweep's changes, through absences of the coordinator.
-struct Watching {
-    client: Client,
-    name: RunName,
-    stream: Option<Streaming<WatchSweepResponse>>,
-    absence: Absence,
-}
+/// A sweep. Its first message has all trials, later ones those that changed.
+pub(crate) struct OneSweep;
 
-impl Watching {
-    /// The next change. Safe to cancel: at worst the stream is opened again, and then begins with how all trials stand.
-    async fn next(&mut self, show: &sweep::Show) -> Result<WatchSweepResponse, Failure> {
-        loop {
-            match self.attempt().await {
-                Ok(message) => {
-                    self.absence.over();
-                    return Ok(message);
-                }
-                Err(status) if is_away(&status) => {
-                    self.absence.wait(status, self.client.url(), |line| show.say(line)).await?;
-                }
-                Err(status) => return Err(status.into()),
-            }
-        }
+impl Watched for OneSweep {
+    type Message = WatchSweepResponse;
+
+    async fn open(client: &mut Client, name: &RunName) -> Result<Streaming<WatchSweepResponse>, Status> {
+        client.watch_sweep(name).await
     }
 
-    async fn attempt(&mut self) -> Result<WatchSweepResponse, tonic::Status> {
-        if self.stream.is_none() {
-            self.stream = Some(self.client.watch_sweep(&self.name).await?);
-        }
-        let stream = self.stream.as_mut().expect("set just above");
-        match stream.message().await {
-            Ok(Some(message)) => Ok(message),
-            Ok(None) => {
-                self.stream = None;
-                Err(tonic::Status::unavailable("the coordinator ended the stream"))
-            }
-            Err(status) => {
-                self.stream = None;
-                Err(status)
-            }
-        }
+    fn at_rest(message: &WatchSweepResponse) -> Option<String> {
+        let sweep = message.sweep.as_ref().filter(|sweep| is_ended(sweep))?;
+        let state = run_state_name(sweep.state());
+        Some(format!("sweep {} is {state}, {} trials have begun", escape(&sweep.name), sweep.trials_begun))
     }
 }

@@ -3,12 +3,13 @@
 use domain::ids::RunName;
 use proto::v1::{GetClusterResponse, Run, Worker};
 use serde_json::json;
+use tonic::Code;
 
 use crate::args::StatusArgs;
 use crate::client::Client;
 use crate::commands::list::{runs_table, steps};
 use crate::exit::{Exit, Failure};
-use crate::output::{escape, json, percent, print, run_state_name, table, utc, worker_name};
+use crate::output::{escape, json, percent, print, run_state_name, sweep, table, utc, worker_name};
 use crate::session::Session;
 
 pub(crate) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
@@ -22,6 +23,9 @@ pub(crate) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The best trials that are shown of a sweep; `sweep show` has more.
+const TRIALS_SHOWN: usize = 5;
+
 async fn of_cluster(client: &mut Client, json: bool) -> Result<String, Failure> {
     let GetClusterResponse { runs, workers } = client.cluster().await?;
     if json {
@@ -33,7 +37,15 @@ async fn of_cluster(client: &mut Client, json: bool) -> Result<String, Failure> 
 }
 
 async fn of_run(client: &mut Client, name: &RunName, json: bool) -> Result<String, Failure> {
-    let run = client.run(name).await?;
+    let run = match client.run(name).await {
+        Err(status) if status.code() == Code::NotFound => match client.sweep(name).await {
+            Ok(found) if json => return Ok(sweep::sweep_json(&found).to_string()),
+            Ok(found) => return Ok(sweep::sweep_text(&found, TRIALS_SHOWN)),
+            // That there is no such run says more than that there is no such sweep.
+            Err(_) => return Err(status.into()),
+        },
+        found => found?,
+    };
     Ok(if json { json::run(&run).to_string() } else { run_text(&run) })
 }
 

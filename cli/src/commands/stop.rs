@@ -1,14 +1,15 @@
-//! `phalanx stop`: asks a run to come to rest, and waits until it has.
+//! `phalanx stop`: asks a run or sweep to come to rest, and waits until it has.
 
 use anyhow::Context;
-use proto::v1::WatchRunResponse;
+use domain::ids::RunName;
 
 use crate::args::StopArgs;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
-use crate::follow::{Watching, is_ended};
+use crate::follow::{OneRun, Watched, Watching};
+use crate::follow_sweep::OneSweep;
 use crate::interrupts::Interrupts;
-use crate::output::{Show, escape, note, print, run_state_name};
+use crate::output::{note, print};
 use crate::session::live_coordinator;
 
 pub(crate) async fn run(args: StopArgs) -> Result<Exit, Failure> {
@@ -20,20 +21,30 @@ pub(crate) async fn run(args: StopArgs) -> Result<Exit, Failure> {
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let mut client = Client::connect(&url).await?;
     client.stop(&args.run).await?;
-    let mut watching = Watching::new(&client, &args.run);
-    let show = Show::new(false);
+    let is_sweep = client.sweep(&args.run).await.is_ok();
+    if is_sweep {
+        until_at_rest::<OneSweep>(&client, &args.run, &mut interrupts).await
+    } else {
+        until_at_rest::<OneRun>(&client, &args.run, &mut interrupts).await
+    }
+}
+
+async fn until_at_rest<W: Watched>(
+    client: &Client,
+    name: &RunName,
+    interrupts: &mut Interrupts,
+) -> Result<Exit, Failure> {
+    let mut watching = Watching::<W>::new(client, name);
     loop {
         tokio::select! {
-            message = watching.next(&show) => {
-                let WatchRunResponse { run: Some(run), .. } = message? else { continue };
-                if is_ended(&run) {
-                    let state = run_state_name(run.state());
-                    print(&format!("run {} is {state} at step {}", escape(&run.name), run.step))?;
+            message = watching.next(note) => {
+                if let Some(line) = W::at_rest(&message?) {
+                    print(&line)?;
                     return Ok(Exit::Done);
                 }
             }
             () = interrupts.next() => {
-                note("the run was asked to stop and will, without this command");
+                note("it was asked to stop and will, without this command");
                 return Ok(Exit::Left);
             }
         }

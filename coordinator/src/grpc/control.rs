@@ -58,6 +58,11 @@ impl ControlService {
     }
 }
 
+/// Whether a run or a sweep has this name: both have a log.
+fn is_there(picture: &Picture, name: &RunName) -> bool {
+    picture.run(name).is_some() || picture.sweep(name).is_some()
+}
+
 /// A name that can be one.
 pub(super) fn read_name(name: &str) -> Result<RunName, Status> {
     RunName::new(name).map_err(|e| status::of_name(&e))
@@ -146,7 +151,10 @@ impl Control for ControlService {
 
     async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
         let v1::ReadLogRequest { name, after_sequence, follow } = request.into_inner();
-        let name = self.known(&name)?;
+        let name = read_name(&name)?;
+        if !is_there(&self.picture(), &name) {
+            return Err(status::no_run(&name));
+        }
         let pictures = follow.then(|| self.driver.picture());
         let reading = LogReading { store: self.store.clone(), name, after_sequence, pictures };
         Ok(Response::new(messages(reading)))
@@ -291,7 +299,9 @@ impl Pages for LogReading {
             // Looked at before the lines: the last line is written before the run is seen to have ended.
             let is_followed = self.pictures.as_mut().is_some_and(|pictures| {
                 let picture = pictures.borrow_and_update();
-                picture.run(&self.name).is_some_and(|run| !run.state.is_ended())
+                let sweep = picture.sweep(&self.name).map(|sweep| sweep.state);
+                let state = picture.run(&self.name).map(|run| run.state).or(sweep);
+                state.is_some_and(|state| !state.is_ended())
             });
             let lines = self.store.read_log(&self.name, self.after_sequence, LINES_MAX).await;
             let lines = lines.map_err(|e| status::of_store(&e))?;

@@ -209,8 +209,6 @@ impl Engine {
                 format!("{steps} steps were made in all, the limit: trials end where they rest next"),
             );
         }
-        let sweep = self.sweep_mut(&name);
-        let target = sweep.study.trials()[number as usize].target();
         let is_live = sweep.is_live();
         let decision = sweep.study.rested(number, target, &losses);
         note_run(effects, &name, format!("trial {number} at step {step}: {decision}"));

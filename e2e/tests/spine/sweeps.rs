@@ -63,6 +63,9 @@ fn the_same_trials_and_decisions_on_any_number_of_workers_and_through_a_crash() 
     let number = pruned["number"].as_u64().expect("a number");
     let explained = succeed(&other.run(&["explain", &format!("swept/{number}")]));
     assert!(explained.contains("rested after 1 steps with loss") && explained.contains("of rung"), "{explained}");
+    let status = succeed(&other.run(&["status", "swept"]));
+    assert!(status.contains("state:   completed: all 12 trials came to their end"), "{status}");
+    assert!(succeed(&other.run(&["logs", "swept"])).contains("trial 0 starts with model.dim = "));
     // A trial is a run like any other.
     other.assert_audit_is_clean("swept.0");
     succeed(&other.run(&["sweep", "best", "swept", "--export", "model"]));
@@ -78,11 +81,9 @@ fn members_of_a_population_go_on_from_copies_of_better_ones() {
     let file = write_sweep(&place, "");
     let path = place.path().join(file);
     let sweep = fs::read_to_string(&path).expect("just written");
-    let scheduler = sweep.find(", \\\n").map_or(sweep.find("scheduler:"), |_| sweep.find("scheduler:")).expect("a key");
-    let head = sweep[..scheduler].replace(
-        "searcher: {type: tpe, startup: 4}",
-        "searcher: {type: population, population: 4, interval: {steps: 3}}",
-    );
+    let (head, _scheduler) = sweep.split_once("scheduler:").expect("a key");
+    let population = "searcher: {type: population, population: 4, interval: {steps: 3}}";
+    let head = head.replace("searcher: {type: tpe, startup: 4}", population);
     // The shape of the model stays, or weights could not be copied.
     let head = head.replace(", model.dim: {integer: {low: 8, high: 32, step: 8}}", "");
     fs::write(&path, format!("{}}}", head.trim_end().trim_end_matches(','))).expect("a file");
@@ -94,6 +95,21 @@ fn members_of_a_population_go_on_from_copies_of_better_ones() {
     for copy in copies {
         assert_ne!(copy["state"], "failed", "{copy}");
     }
+}
+
+#[test]
+fn a_sweep_is_stopped_and_resumed_by_its_name() {
+    let place = Place::new();
+    let file = write_sweep(&place, "");
+    let mut sweeping = place.start(&["sweep", file, "--workers", "1", "--threads", "1", "--json"]);
+    sweeping.wait_for("a second trial", |v| v["event"] == "trial" && v["trial"]["number"] == 2);
+    let stopped = succeed(&place.run(&["stop", "swept"]));
+    assert!(stopped.starts_with("sweep swept is stopped, "), "{stopped}");
+    assert_eq!(sweeping.wait().code(), Some(75));
+    let refused = place.run(&["stop", "swept.0"]);
+    assert_ne!(refused.status.code(), Some(0));
+    succeed(&place.run(&["resume", "swept", "--workers", "1", "--threads", "1"]));
+    assert!(succeed(&place.run(&["status", "swept"])).contains("completed: all 12 trials"));
 }
 
 #[test]

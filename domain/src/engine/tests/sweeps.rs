@@ -342,3 +342,12 @@ fn copies_of_a_population_begin_from_the_checkpoints_of_better_members() {
         assert_eq!(from, Some(format!("s.{parent}/0/{budget}")));
     }
 }
+
+#[test]
+fn a_sweep_whose_trials_would_have_no_names_is_refused() {
+    let named = |bytes: usize| SweepSpec { name: "s".repeat(bytes).parse().unwrap(), ..spec(ASHA) };
+    assert!(crate::spec::sweep::check::check(&named(53)).is_ok());
+    let refused = crate::spec::sweep::check::check(&named(54)).unwrap_err().to_string();
+    assert!(refused.contains("name: is 54 bytes long, a sweep's name may have 53"), "{refused}");
+    trial_run(&named(53).name, u32::MAX);
+}

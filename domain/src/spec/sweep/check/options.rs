@@ -2,6 +2,7 @@ use std::cmp::Ordering;
 
 use super::Fault;
 use crate::batch::Length;
+use crate::ids::RUN_NAME_BYTES_MAX;
 use crate::search::grid::{GRID_POINTS_MAX, Grid};
 use crate::search::{Choice, Space};
 use crate::spec::file::{STEPS_MAX, WORKERS_MAX};
@@ -11,6 +12,8 @@ use crate::spec::sweep::{
 };
 use crate::spec::{Every, JobSpec};
 
+/// The longest name of a sweep, in bytes: a dot and the longest number of a trial still make the name of a run.
+const SWEEP_NAME_BYTES_MAX: usize = RUN_NAME_BYTES_MAX - 11;
 /// The most trials of a sweep, of a generation, of anything that is counted in trials.
 const TRIALS_MAX: u32 = 1_000_000;
 /// The most points that are drawn for one proposal.
@@ -25,7 +28,7 @@ const ETA_MAX: u32 = 1000;
 /// What is wrong with everything but space, constraints and job.
 pub(in crate::spec) fn options(spec: &SweepSpec) -> Vec<Fault> {
     let SweepSpec {
-        name: _,
+        name,
         seed: _,
         job: _,
         space,
@@ -42,6 +45,12 @@ pub(in crate::spec) fn options(spec: &SweepSpec) -> Vec<Fault> {
         max_failed,
     } = spec;
     let mut wrong = Wrong(Vec::new());
+    wrong.unless(name.as_str().len() <= SWEEP_NAME_BYTES_MAX, &["name"], || {
+        let bytes = name.as_str().len();
+        format!(
+            "is {bytes} bytes long, a sweep's name may have {SWEEP_NAME_BYTES_MAX}: its trials are runs NAME.NUMBER"
+        )
+    });
     objectives(spec, &mut wrong);
     self::budget(*budget, searcher, &mut wrong);
     let workers = u64::from(*workers_per_trial);
