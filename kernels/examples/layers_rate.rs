@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use kernels::activation::{self, Activation};
 use kernels::fresh::Write;
-use kernels::optimizer::{AdamW, adamw};
+use kernels::optimizer::{AdamW, AdamWTensor, adamw};
 use kernels::{cross_entropy, norm, threads};
 
 fn main() -> Result<(), String> {
@@ -108,5 +108,9 @@ fn adam() {
         inverse_root: 1.0,
         shrink: 0.999,
     };
-    measure("AdamW", 5, [WEIGHTS, 28], || (), |()| adamw(&mut weights, &mut mean, &mut square, &gradient, rule));
+    let update = |()| {
+        let [weights, mean, square] = [&mut weights, &mut mean, &mut square].map(Vec::as_mut_slice);
+        adamw([AdamWTensor { weights, mean, square, gradient: &gradient, rule }]);
+    };
+    measure("AdamW", 5, [WEIGHTS, 28], || (), update);
 }

@@ -1,6 +1,7 @@
 //! Sums of tensors: element by element, and over rows.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use crate::fresh::{self, Write};
 use crate::simd::vectorised;
@@ -57,35 +58,36 @@ pub fn scale(a: &mut [f32], factor: f32) {
     });
 }
 
-/// The sum of all rows of `x` `[rows, width]`, such as the gradient of a bias: pieces of 64 rows first, then the pieces
-/// in order.
+/// The sum of all rows of some columns of `x` `[rows, width]`, such as the gradient of a bias: pieces of 64 rows first, then
+/// the pieces in order.
 ///
 /// # Panics
-/// If `into` has not `width` values, or `x` does not consist of whole rows.
-pub fn sum_rows(x: &[f32], width: usize, into: &mut [f32], write: Write) {
+/// If `into` has not a value for each of the `columns`, or `x` does not consist of whole rows.
+pub fn sum_rows(x: &[f32], width: usize, columns: Range<usize>, into: &mut [f32], write: Write) {
     /// Columns that one task adds up: they stay in the first cache.
     const COLUMNS: usize = 2048;
-    assert!(into.len() == width && x.len().is_multiple_of(width.max(1)), "a sum for each column of whole rows");
-    let rows = x.len() / width.max(1);
-    let (groups, blocks) = (rows.div_ceil(SUM_ROWS), width.div_ceil(COLUMNS));
-    let mut partial = vec![0.0; groups * width];
+    assert!(columns.start <= columns.end && columns.end <= width, "columns lie inside of their matrix");
+    assert!(into.len() == columns.len() && x.len().is_multiple_of(width.max(1)), "a sum for each column of whole rows");
+    let (rows, wide) = (x.len() / width.max(1), columns.len());
+    let (groups, blocks) = (rows.div_ceil(SUM_ROWS), wide.div_ceil(COLUMNS));
+    let mut partial = vec![0.0; groups * wide];
     let shared = Shared::new(&mut partial);
-    threads::for_each(groups * blocks, x.len(), |task| {
+    threads::for_each(groups * blocks, rows * wide, |task| {
         let (group, first) = (task / blocks, task % blocks * COLUMNS);
-        let count = COLUMNS.min(width - first);
+        let count = COLUMNS.min(wide - first);
         // SAFETY: each task has a group and columns of its own.
-        let sums = unsafe { shared.slice(group * width + first, count) };
+        let sums = unsafe { shared.slice(group * wide + first, count) };
         vectorised(
             #[inline(always)]
             || {
                 for row in group * SUM_ROWS..rows.min((group + 1) * SUM_ROWS) {
-                    let values = &x[row * width + first..][..count];
+                    let values = &x[row * width + columns.start + first..][..count];
                     sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
                 }
             },
         );
     });
-    add_groups(&partial, width, 0, into, write);
+    add_groups(&partial, wide, 0, into, write);
 }
 
 /// Rows whose sum is made before it is added to that of others. Part of every sum over rows: changing it changes results.
@@ -185,14 +187,19 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn rows_are_added_in_groups(rows in 0usize..200, width in 1usize..70, seed: u32) {
+        fn rows_are_added_in_groups(
+            rows in 0usize..200, width in 1usize..70, cut in [0.0f64..=1.0, 0.0f64..=1.0], seed: u32,
+        ) {
             let x = values(seed, rows * width);
-            let expected = rows_in_order(&x, width);
-            let mut into = vec![f32::NAN; width];
-            sum_rows(&x, width, &mut into, Write::Overwrite);
-            prop_assert_eq!(bits(&into), bits(&expected));
-            let mut into = vec![0.5; width];
-            sum_rows(&x, width, &mut into, Write::Add);
+            let mut columns = cut.map(|share| (share * width as f64) as usize);
+            columns.sort_unstable();
+            let columns = columns[0]..columns[1];
+            let expected = &rows_in_order(&x, width)[columns.clone()];
+            let mut into = vec![f32::NAN; columns.len()];
+            sum_rows(&x, width, columns.clone(), &mut into, Write::Overwrite);
+            prop_assert_eq!(bits(&into), bits(expected));
+            let mut into = vec![0.5; columns.len()];
+            sum_rows(&x, width, columns, &mut into, Write::Add);
             prop_assert_eq!(bits(&into), bits(&expected.iter().map(|sum| 0.5 + sum).collect::<Vec<_>>()));
         }
     }
@@ -203,7 +210,7 @@ mod tests {
             let x = values(3, rows * width);
             let compute = || {
                 let mut into = vec![0.0; width];
-                sum_rows(&x, width, &mut into, Write::Overwrite);
+                sum_rows(&x, width, 0..width, &mut into, Write::Overwrite);
                 into
             };
             assert_eq!(bits(&compute()), bits(&rows_in_order(&x, width)));

@@ -2,10 +2,12 @@
 
 use std::mem::MaybeUninit;
 
+use crate::activation::{self, Activation};
+use crate::elementwise;
 use crate::fresh::{self, Write};
 use crate::gemm::{self, Matrix, MatrixMut, Precision, Start};
 use crate::simd::vectorised;
-use crate::threads::{self, Shared};
+use crate::threads::Shared;
 
 /// How the values of a weight are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,68 @@ pub fn forward(x: &[f32], inputs: usize, layers: &[Layer<'_>], precision: Precis
     unsafe { fresh::written(x.rows * width, fill) }
 }
 
+/// What a layer with an activation behind it gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Activated {
+    /// `[rows, outputs]`, of `x W + b`; only if it was asked for.
+    pub before: Option<Vec<f32>>,
+    /// The activation of that.
+    pub y: Vec<f32>,
+}
+
+/// `kind` of `x W + b`, computed while the product is in the cache. What stands before the activation is given only if
+/// `keep` asks for it.
+///
+/// # Panics
+/// If sizes do not fit.
+pub fn forward_activated(
+    x: &[f32],
+    inputs: usize,
+    layer: &Layer<'_>,
+    kind: Activation,
+    keep: bool,
+    precision: Precision,
+) -> Activated {
+    let x = Matrix::dense(x, inputs);
+    let start = layer.bias.map_or(Start::Zero, Start::Bias);
+    let product = |out: &mut [MaybeUninit<f32>], finish: gemm::Finish<'_>| {
+        let out = MatrixMut::fresh(out, layer.outputs);
+        gemm::multiply_then(out, start, x, layer.matrix(inputs), precision, Some(finish));
+    };
+    let len = x.rows * layer.outputs;
+    if !keep {
+        let fill = |y: &mut [MaybeUninit<f32>]| {
+            product(y, &|_, _, stretch| {
+                vectorised(
+                    #[inline(always)]
+                    || activation::apply(kind, stretch),
+                );
+            });
+        };
+        // SAFETY: a product writes all of its output.
+        return Activated { before: None, y: unsafe { fresh::written(len, fill) } };
+    }
+    let mut before = Vec::new();
+    let fill = |y: &mut [MaybeUninit<f32>]| {
+        let y = Shared::new(y);
+        let fill = |out: &mut [MaybeUninit<f32>]| {
+            product(out, &|row, column, stretch| {
+                // SAFETY: each stretch is finished once, and they do not overlap.
+                let y = unsafe { y.slice(row * layer.outputs + column, stretch.len()) };
+                vectorised(
+                    #[inline(always)]
+                    || activation::apply_into(kind, stretch, y),
+                );
+            });
+        };
+        // SAFETY: a product writes all of its output.
+        before = unsafe { fresh::written(len, fill) };
+    };
+    // SAFETY: every stretch of the product is finished, and each writes as many values here.
+    let y = unsafe { fresh::written(len, fill) };
+    Activated { before: Some(before), y }
+}
+
 /// The gradient of `x`, of `gradient` `[rows, outputs of all layers]`.
 ///
 /// # Panics
@@ -109,6 +173,8 @@ pub fn backward_layer(
     precision: Precision,
 ) {
     let x = Matrix::dense(x, inputs);
+    let columns = first_column..first_column + outputs;
+    let all = gradient;
     let gradient = Matrix {
         values: &gradient[first_column.min(gradient.len())..],
         columns: outputs,
@@ -129,40 +195,8 @@ pub fn backward_layer(
         }
     }
     if let Some((bias, write)) = into.bias {
-        sum_of_rows(gradient, bias, write);
+        elementwise::sum_rows(all, width, columns, bias, write);
     }
-}
-
-/// The sum of all rows of a matrix whose columns are next to each other: pieces of rows first, then the pieces in order.
-fn sum_of_rows(matrix: Matrix<'_>, into: &mut [f32], write: Write) {
-    /// Rows that one task adds up. Part of the result.
-    const ROWS: usize = 64;
-    assert!(into.len() == matrix.columns && matrix.column_stride == 1, "a sum for each column");
-    let width = matrix.columns;
-    let pieces = matrix.rows.div_ceil(ROWS);
-    let mut partial = vec![0.0; pieces * width];
-    let shared = Shared::new(&mut partial);
-    threads::for_each(pieces, matrix.rows * width, |piece| {
-        // SAFETY: each task has a row of its own.
-        let sums = unsafe { shared.slice(piece * width, width) };
-        vectorised(
-            #[inline(always)]
-            || {
-                for row in piece * ROWS..matrix.rows.min((piece + 1) * ROWS) {
-                    let values = &matrix.values[row * matrix.row_stride..][..width];
-                    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-                }
-            },
-        );
-    });
-    if write == Write::Overwrite {
-        into.fill(0.0);
-    }
-    let mut total = vec![0.0; width];
-    for sums in partial.chunks_exact(width.max(1)) {
-        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-    }
-    into.iter_mut().zip(total).for_each(|(into, total)| *into += total);
 }
 
 #[cfg(test)]
@@ -246,6 +280,26 @@ mod tests {
                 first += outputs[i];
             }
         }
+    }
+
+    /// To the bit, whatever is kept; over several tiles and blocks of terms.
+    #[test]
+    fn an_activation_behind_a_layer_is_that_of_its_outputs() {
+        for [rows, inputs, outputs] in [[1, 1, 1], [7, 9, 33], [200, 300, 1100], [3, 40, 3100]] {
+            let (x, weight, bias) = (values(1, rows * inputs), values(2, inputs * outputs), values(3, outputs));
+            for (kind, order) in [(Activation::Gelu, Order::OutputsFirst), (Activation::Relu, Order::InputsFirst)] {
+                let layer = Layer { weight: &weight, bias: Some(&bias), outputs, order };
+                let before = forward(&x, inputs, &[layer], Precision::F32);
+                let y = activation::forward(kind, &before);
+                let found = forward_activated(&x, inputs, &layer, kind, true, Precision::F32);
+                assert!(found == Activated { before: Some(before), y: y.clone() }, "{rows} {inputs} {outputs}");
+                let found = forward_activated(&x, inputs, &layer, kind, false, Precision::F32);
+                assert!(found == Activated { before: None, y }, "{rows} {inputs} {outputs}");
+            }
+        }
+        let layer = Layer { weight: &[], bias: Some(&[1.0, -1.0]), outputs: 2, order: Order::OutputsFirst };
+        let found = forward_activated(&[], 0, &layer, Activation::Relu, true, Precision::F32);
+        assert_eq!(found.y, Vec::<f32>::new());
     }
 
     #[test]

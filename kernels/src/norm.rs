@@ -55,13 +55,13 @@ pub fn layer_norm(x: &[f32], width: usize, gain: &[f32], bias: &[f32], eps: f32)
     LayerNorm { y, mean, inverse }
 }
 
-/// The sum `x + more`, in the place of `more`, and its [`layer_norm`], in one pass over memory.
+/// The sum `x + more` and its [`layer_norm`], in one pass over memory.
 ///
 /// # Panics
 /// If sizes do not fit.
 pub fn residual_layer_norm(
     x: &[f32],
-    mut more: Vec<f32>,
+    more: &[f32],
     width: usize,
     gain: &[f32],
     bias: &[f32],
@@ -71,22 +71,32 @@ pub fn residual_layer_norm(
     assert_eq!(x.len(), more.len(), "two tensors of the same shape are added");
     let rows = whole_rows(x, width);
     let (mut mean, mut inverse) = (vec![0.0; rows], vec![0.0; rows]);
-    let sums = Shared::new(&mut more);
-    let y = each_row(
-        rows,
-        width,
-        [&mut mean, &mut inverse],
-        #[inline(always)]
-        |row, y| {
-            // SAFETY: each row is visited once.
-            let sum = unsafe { sums.slice(row * width, width) };
-            sum.iter_mut().zip(&x[row * width..]).for_each(|(sum, x)| *sum += x);
-            let (mean, inverse) = moments(sum, eps);
-            normalise(sum, (mean, inverse), (gain, bias), y);
-            [mean, inverse]
-        },
-    );
-    (more, LayerNorm { y, mean, inverse })
+    let mut y = Vec::new();
+    let fill = |sums: &mut [MaybeUninit<f32>]| {
+        let sums = Shared::new(sums);
+        y = each_row(
+            rows,
+            width,
+            [&mut mean, &mut inverse],
+            #[inline(always)]
+            |row, y| {
+                let range = row * width..(row + 1) * width;
+                // SAFETY: each row is visited once.
+                let sum = unsafe { sums.slice(range.start, width) };
+                for (sum, (x, more)) in sum.iter_mut().zip(x[range.clone()].iter().zip(&more[range])) {
+                    sum.write(x + more);
+                }
+                // SAFETY: written just now.
+                let sum = unsafe { sum.assume_init_ref() };
+                let (mean, inverse) = moments(sum, eps);
+                normalise(sum, (mean, inverse), (gain, bias), y);
+                [mean, inverse]
+            },
+        );
+    };
+    // SAFETY: each row is visited.
+    let sums = unsafe { fresh::written(x.len(), fill) };
+    (sums, LayerNorm { y, mean, inverse })
 }
 
 /// `y = x / sqrt(mean of x^2 + eps) * gain` of every row of `x` `[rows, width]`.
@@ -502,7 +512,7 @@ mod tests {
         for (rows, width) in SIZES {
             let (x, more) = (values(1, rows * width), values(2, rows * width));
             let (gain, bias) = (values(3, width), values(4, width));
-            let (sum, norm) = residual_layer_norm(&x, more.clone(), width, &gain, &bias, EPS);
+            let (sum, norm) = residual_layer_norm(&x, &more, width, &gain, &bias, EPS);
             let expected: Vec<f32> = x.iter().zip(&more).map(|(x, more)| x + more).collect();
             assert_eq!(bits(&sum), bits(&expected));
             assert_eq!(norm, layer_norm(&expected, width, &gain, &bias, EPS));
@@ -518,7 +528,7 @@ mod tests {
             same_for_any_threads(|| found(kind, &x, &gain, &bias, &g, Some(g.clone())).concat());
         }
         same_for_any_threads(|| {
-            let (sum, norm) = residual_layer_norm(&x, g.clone(), width, &gain, &bias, EPS);
+            let (sum, norm) = residual_layer_norm(&x, &g, width, &gain, &bias, EPS);
             [sum, norm.y, norm.mean, norm.inverse].concat()
         });
     }

@@ -49,19 +49,11 @@ pub struct AdamWTensor<'a> {
     pub rule: AdamW,
 }
 
-/// Moves one tensor.
-///
-/// # Panics
-/// If lengths differ.
-pub fn adamw(weights: &mut [f32], mean: &mut [f32], square: &mut [f32], gradient: &[f32], rule: AdamW) {
-    adamw_all([AdamWTensor { weights, mean, square, gradient, rule }]);
-}
-
 /// Moves all `tensors` in one pass over all threads.
 ///
 /// # Panics
 /// If the lengths of a tensor differ.
-pub fn adamw_all<'a>(tensors: impl IntoIterator<Item = AdamWTensor<'a>>) {
+pub fn adamw<'a>(tensors: impl IntoIterator<Item = AdamWTensor<'a>>) {
     let mut tasks = Vec::new();
     for AdamWTensor { weights, mean, square, gradient, rule } in tensors {
         let lengths = [mean.len(), square.len(), gradient.len()];
@@ -128,19 +120,11 @@ pub struct SgdTensor<'a> {
     pub rule: Sgd,
 }
 
-/// Moves one tensor.
-///
-/// # Panics
-/// If lengths differ.
-pub fn sgd(weights: &mut [f32], buffer: Option<&mut [f32]>, gradient: &[f32], rule: Sgd) {
-    sgd_all([SgdTensor { weights, buffer, gradient, rule }]);
-}
-
 /// Moves all `tensors` in one pass over all threads.
 ///
 /// # Panics
 /// If the lengths of a tensor differ.
-pub fn sgd_all<'a>(tensors: impl IntoIterator<Item = SgdTensor<'a>>) {
+pub fn sgd<'a>(tensors: impl IntoIterator<Item = SgdTensor<'a>>) {
     let mut tasks = Vec::new();
     for SgdTensor { weights, buffer, gradient, rule } in tensors {
         let fits = buffer.as_ref().is_none_or(|buffer| buffer.len() == weights.len());
@@ -231,6 +215,10 @@ mod tests {
         [values(seed, len), values(seed + 1, len), square, values(seed + 3, len)]
     }
 
+    fn with_rule([weights, mean, square, gradient]: &mut [Vec<f32>; 4]) -> AdamWTensor<'_> {
+        AdamWTensor { weights, mean, square, gradient, rule: RULE }
+    }
+
     #[test]
     fn adamw_rounds_as_its_formulas_are_written_for_any_number_of_tensors() {
         let mut tensors: Vec<_> = (0..).zip(LENGTHS).map(|(i, len)| state(10 * i, len)).collect();
@@ -244,14 +232,8 @@ mod tests {
             }
         }
         let mut one_by_one = tensors.clone();
-        one_by_one.iter_mut().for_each(|[w, m, v, g]| adamw(w, m, v, g, RULE));
-        adamw_all(tensors.iter_mut().map(|[weights, mean, square, gradient]| AdamWTensor {
-            weights,
-            mean,
-            square,
-            gradient,
-            rule: RULE,
-        }));
+        one_by_one.iter_mut().for_each(|state| adamw([with_rule(state)]));
+        adamw(tensors.iter_mut().map(with_rule));
         for found in [tensors, one_by_one] {
             for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
                 assert_eq!(bits(found), bits(expected));
@@ -276,7 +258,8 @@ mod tests {
                     };
                     expected_w[i] = 0.99 * expected_w[i] - 0.1 * along;
                 }
-                sgd(&mut w, with_buffer.then_some(&mut b), &gradient, rule);
+                let buffer = with_buffer.then_some(&mut b[..]);
+                sgd([SgdTensor { weights: &mut w, buffer, gradient: &gradient, rule }]);
                 assert_eq!((bits(&w), bits(&b)), (bits(&expected_w), bits(&expected_b)));
             }
         }
@@ -285,10 +268,11 @@ mod tests {
     #[test]
     fn threads_change_no_weight() {
         same_for_any_threads(|| {
-            let [mut w, mut m, mut v, g] = state(1, 3 * PIECE + 1);
-            adamw(&mut w, &mut m, &mut v, &g, RULE);
+            let mut state = state(1, 3 * PIECE + 1);
+            adamw([with_rule(&mut state)]);
+            let [mut w, mut m, v, g] = state;
             let rule = Sgd { gradient_scale: 0.7, momentum: 0.9, nesterov: true, lr: 0.1, shrink: 0.99 };
-            sgd(&mut w, Some(&mut m), &g, rule);
+            sgd([SgdTensor { weights: &mut w, buffer: Some(&mut m), gradient: &g, rule }]);
             [w, m, v].concat()
         });
     }

@@ -60,13 +60,17 @@ fn results() -> Vec<(&'static str, u64)> {
 
     let conv =
         Conv { channels: 5, filters: 7, kernel: [3, 3], stride: [1, 1], padding: [1, 1], dilation: [1, 1], groups: 1 };
-    let (image, kernel) = (values(8, 2 * 5 * 19 * 23), values(9, conv.weight_len()));
-    let y = conv::forward(&conv, &image, [2, 19, 23], &kernel, None, Precision::F32);
-    note("convolution", &y);
-    note("convolution, input", &conv::backward_input(&conv, &y, [2, 19, 23], &kernel, Precision::F32));
-    let mut of_kernel = vec![0.0; kernel.len()];
-    conv::backward_weight(&conv, &image, &y, [2, 19, 23], (&mut of_kernel, Write::Overwrite), Precision::F32);
-    note("convolution, weight", &of_kernel);
+    // The second one goes by transformed tiles.
+    for conv in [conv, Conv { channels: 17, filters: 19, ..conv }] {
+        let (image, kernel) = (values(8, 2 * conv.channels * 19 * 23), values(9, conv.weight_len()));
+        let y = conv::forward(&conv, &image, [2, 19, 23], &kernel, None, Precision::F32);
+        note("convolution", &y);
+        note("convolution, input", &conv::backward_input(&conv, &y, [2, 19, 23], &kernel, Precision::F32));
+        let mut of_kernel = vec![0.0; kernel.len()];
+        conv::backward_weight(&conv, &image, &y, [2, 19, 23], (&mut of_kernel, Write::Overwrite), Precision::F32);
+        note("convolution, weight", &of_kernel);
+    }
+    let image = values(8, 2 * 5 * 19 * 23);
     note("batch norm", &batch_norm::forward(&image, [2, 5, 19 * 23], &[1.5; 5], &[0.5; 5], 1e-5, true).y);
 
     let (mut weights, mut mean, mut square) = (x.clone(), vec![0.0; x.len()], vec![0.0; x.len()]);
@@ -80,7 +84,15 @@ fn results() -> Vec<(&'static str, u64)> {
         inverse_root: 3.0,
         shrink: 0.99,
     };
-    optimizer::adamw(&mut weights, &mut mean, &mut square, &values(10, x.len()), rule);
+    let gradient = values(10, x.len());
+    let tensor = optimizer::AdamWTensor {
+        weights: &mut weights,
+        mean: &mut mean,
+        square: &mut square,
+        gradient: &gradient,
+        rule,
+    };
+    optimizer::adamw([tensor]);
     note("adamw", &weights);
     note("sum of squares", &[optimizer::sum_of_squares(&x) as f32]);
     found

@@ -6,7 +6,7 @@ use crate::ModelError;
 use crate::gradient::Gradient;
 use crate::layout::Layout;
 use crate::parameters::Parameters;
-use kernels::optimizer::{self as kernel, AdamW, Sgd};
+use kernels::optimizer::{self as kernel, AdamW, AdamWTensor, Sgd, SgdTensor};
 
 /// Moves the weights of a network, keeping the moments its rule needs.
 ///
@@ -61,47 +61,55 @@ impl Optimizer {
         }
         self.updates += 1;
         let layout = self.layout.clone();
+        let Update { lr, gradient_scale } = update;
+        let gradients = layout.parameters().iter().map(|parameter| gradient.of(parameter));
+        let shrinks: Vec<f32> = layout.parameters().iter().map(|parameter| self.shrink(parameter.decays, lr)).collect();
+        let rest = gradients.zip(shrinks);
         kernels::threads::inside(|| {
-            parameters.update(|place, weight| {
-                let parameter = &layout.parameters()[place];
-                let decays = match self.spec.decay {
-                    Decay::Matrices => parameter.decays,
-                    Decay::All => true,
-                };
-                let decay = if decays { self.spec.weight_decay } else { 0.0 };
-                let shrink = (1.0 - update.lr * decay) as f32;
-                self.move_one(place, weight, gradient.of(parameter), update, shrink);
+            parameters.update(|weights| match (&self.spec.rule, self.slots.as_mut_slice()) {
+                (OptimizerRule::Adamw { beta1, beta2, eps }, [means, squares]) => {
+                    // The count fits: 2^31 updates are years.
+                    let updates = i32::try_from(self.updates).unwrap_or(i32::MAX);
+                    let step = lr / (1.0 - beta1.powi(updates));
+                    let root = (1.0 - beta2.powi(updates)).sqrt();
+                    let moments = means.values.iter_mut().zip(&mut squares.values);
+                    let tensors = weights.into_iter().zip(moments).zip(rest);
+                    kernel::adamw(tensors.map(|((weights, (mean, square)), (gradient, shrink))| {
+                        let rule = AdamW {
+                            gradient_scale,
+                            mean_weight: (1.0 - beta1) as f32,
+                            square_keep: *beta2 as f32,
+                            square_take: (1.0 - beta2) as f32,
+                            eps: *eps as f32,
+                            step: step as f32,
+                            inverse_root: (1.0 / root) as f32,
+                            shrink,
+                        };
+                        AdamWTensor { weights, mean, square, gradient, rule }
+                    }));
+                }
+                (OptimizerRule::Sgd { momentum, nesterov }, slots) => {
+                    let mut buffers = slots.first_mut().map(|slot| slot.values.iter_mut());
+                    kernel::sgd(weights.into_iter().zip(rest).map(|(weights, (gradient, shrink))| {
+                        let (momentum, nesterov) = (*momentum as f32, *nesterov);
+                        let rule = Sgd { gradient_scale, momentum, nesterov, lr: lr as f32, shrink };
+                        let buffer = buffers.as_mut().and_then(Iterator::next).map(Vec::as_mut_slice);
+                        SgdTensor { weights, buffer, gradient, rule }
+                    }));
+                }
+                (OptimizerRule::Adamw { .. }, _) => unreachable!("an optimizer is made with the slots of its rule"),
             })
         })?;
         Ok(())
     }
 
-    fn move_one(&mut self, place: usize, weight: &mut [f32], gradient: &[f32], update: Update, shrink: f32) {
-        let Update { lr, gradient_scale } = update;
-        match (self.spec.rule.clone(), self.slots.as_mut_slice()) {
-            (OptimizerRule::Adamw { beta1, beta2, eps }, [mean, square]) => {
-                // The count fits: 2^31 updates are years.
-                let updates = i32::try_from(self.updates).unwrap_or(i32::MAX);
-                let step = lr / (1.0 - beta1.powi(updates));
-                let root = (1.0 - beta2.powi(updates)).sqrt();
-                let rule = AdamW {
-                    gradient_scale,
-                    mean_weight: (1.0 - beta1) as f32,
-                    square_keep: beta2 as f32,
-                    square_take: (1.0 - beta2) as f32,
-                    eps: eps as f32,
-                    step: step as f32,
-                    inverse_root: (1.0 / root) as f32,
-                    shrink,
-                };
-                kernel::adamw(weight, &mut mean.values[place], &mut square.values[place], gradient, rule);
-            }
-            (OptimizerRule::Sgd { momentum, nesterov }, slots) => {
-                let rule = Sgd { gradient_scale, momentum: momentum as f32, nesterov, lr: lr as f32, shrink };
-                kernel::sgd(weight, slots.first_mut().map(|slot| &mut slot.values[place][..]), gradient, rule);
-            }
-            (OptimizerRule::Adamw { .. }, _) => unreachable!("an optimizer is made with the slots of its rule"),
-        }
+    /// What weight decay leaves of the weights of a parameter.
+    fn shrink(&self, decays: bool, lr: f64) -> f32 {
+        let decays = match self.spec.decay {
+            Decay::Matrices => decays,
+            Decay::All => true,
+        };
+        (1.0 - lr * if decays { self.spec.weight_decay } else { 0.0 }) as f32
     }
 
     /// Updates applied so far.

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -43,34 +44,46 @@ impl Parameters {
         self.places.get(&tensor).copied()
     }
 
-    /// Calls `change` with the number and the values of every parameter, which must stand in order.
-    pub fn update(&self, change: impl FnMut(usize, &mut [f32])) -> Result<()> {
-        let change = std::cell::RefCell::new(change);
-        for (place, tensor) in self.tensors.iter().enumerate() {
-            tensor.inplace_op1(&Change { place, change: &change })?;
-        }
-        Ok(())
+    /// Calls `change` once, with the values of all parameters in the order of the layout; each must stand in order.
+    pub fn update<R>(&self, change: impl FnOnce(Vec<&mut [f32]>) -> R) -> Result<R> {
+        let mut outcome = None;
+        let change = RefCell::new(Some(change));
+        lend(&self.tensors, Vec::with_capacity(self.tensors.len()), &mut |values| {
+            outcome = change.take().map(|change| change(values));
+        })?;
+        Ok(outcome.expect("the values were lent once"))
     }
 }
 
-/// The tensor library lends the values of a tensor for writing to operators only.
-struct Change<'a, F> {
-    place: usize,
-    change: &'a std::cell::RefCell<F>,
+/// The tensor library lends the values of a tensor for writing to operators only: each lends those of the next one inside
+/// of its own call.
+fn lend(tensors: &[Tensor], lent: Vec<&mut [f32]>, then: &mut dyn FnMut(Vec<&mut [f32]>)) -> Result<()> {
+    let [first, rest @ ..] = tensors else {
+        then(lent);
+        return Ok(());
+    };
+    first.inplace_op1(&Lend { rest, state: RefCell::new(Some((lent, then))) })
 }
 
-impl<F: FnMut(usize, &mut [f32])> InplaceOp1 for Change<'_, F> {
+struct Lend<'a> {
+    rest: &'a [Tensor],
+    /// What was lent so far, and who asked for it.
+    state: RefCell<Option<Borrowed<'a>>>,
+}
+
+type Borrowed<'a> = (Vec<&'a mut [f32]>, &'a mut dyn FnMut(Vec<&mut [f32]>));
+
+impl InplaceOp1 for Lend<'_> {
     fn name(&self) -> &'static str {
-        "change"
+        "lend"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &candle_core::Layout) -> Result<()> {
-        match (storage, layout.contiguous_offsets()) {
-            (CpuStorage::F32(values), Some((start, end))) => {
-                (self.change.borrow_mut())(self.place, &mut values[start..end]);
-                Ok(())
-            }
-            _ => bail!("parameters are contiguous and of type F32"),
-        }
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("parameters are contiguous and of type F32")
+        };
+        let (mut lent, then) = self.state.take().expect("an operator runs once");
+        lent.push(&mut values[start..end]);
+        lend(self.rest, lent, then)
     }
 }

@@ -52,7 +52,9 @@ impl Snapshot {
             return Err(ModelError::OtherLayout { what: "snapshot" });
         }
         let range = |place: usize| self.layout.parameters()[place].range.clone();
-        parameters.update(|place, weight| weight.copy_from_slice(&self.weights[range(place)]))?;
+        parameters.update(|weights| {
+            (0..).zip(weights).for_each(|(place, weight)| weight.copy_from_slice(&self.weights[range(place)]));
+        })?;
         for ((_, values), slot) in self.slots.iter().zip(optimizer.slots_mut()) {
             for (place, slot) in slot.values.iter_mut().enumerate() {
                 slot.copy_from_slice(&values[range(place)]);

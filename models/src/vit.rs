@@ -159,11 +159,13 @@ impl Block<Tensor> {
         let qkv = nn::linear_stack(tape, &normed, &layers)?;
         let attended = nn::self_attention(tape, &qkv, heads, nn::Pattern::default())?;
         let attended = self.attention_output.forward(tape, &attended)?;
-        let x = nn::add(tape, x, &drop(attended, "attention.output")?)?;
+        let attended = drop(attended, "attention.output")?;
+        let Norm { gain, bias } = &self.norm_after;
+        let [x, normed] = nn::add_layer_norm(tape, [x, &attended], gain, bias, LAYER_NORM_EPS)?;
 
-        let normed = self.norm_after.forward(tape, &x)?;
-        let hidden = self.intermediate.forward(tape, &normed)?;
-        let hidden = drop(nn::activation(tape, nn::Activation::Gelu, &hidden)?, "intermediate")?;
+        let Linear { weight, bias } = &self.intermediate;
+        let hidden = nn::linear_activated(tape, &normed, weight, Some(bias), nn::Activation::Gelu)?;
+        let hidden = drop(hidden, "intermediate")?;
         nn::add(tape, &x, &drop(self.output.forward(tape, &hidden)?, "output")?)
     }
 }

@@ -166,17 +166,12 @@ impl Training {
         let network = Network::uninitialised(&ModelSpec::Vit(VIT_TINY))?;
         let bytes = read("weights.safetensors")?;
         let file = SafeTensors::deserialize(&bytes)?;
-        let mut missing = None;
-        network.parameters().update(|place, weight| {
-            let name = &network.layout().parameters()[place].name;
-            match file.tensor(name) {
-                Ok(view) => weight.copy_from_slice(&floats(view.data())),
-                Err(_) => missing = Some(name.clone()),
+        network.parameters().update(|weights| {
+            for (parameter, weight) in network.layout().parameters().iter().zip(weights) {
+                weight.copy_from_slice(&floats(file.tensor(&parameter.name)?.data()));
             }
-        })?;
-        if let Some(name) = missing {
-            return Err(format!("there is no weight `{name}`").into());
-        }
+            Ok::<_, Error>(())
+        })??;
         let bytes = read("batch.safetensors")?;
         let file = SafeTensors::deserialize(&bytes)?;
         let [samples, image @ ..]: [usize; 4] = file.tensor("inputs")?.shape().try_into()?;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use models::nn::{Phase, Profile};
 use models::{GradientSink, Network};
@@ -77,6 +77,8 @@ struct Recording {
     profiling: Profiling,
     /// Where the model notes its operators; its clock is the one of all spans.
     operators: Arc<Profile>,
+    /// When that clock began, since midnight, UTC.
+    origin: Duration,
     /// Steps that the group has begun.
     begun: u64,
     /// The step in progress, if it is profiled.
@@ -97,7 +99,8 @@ impl Recorder {
     pub(crate) fn new(profiling: Option<Profiling>) -> Self {
         Self(profiling.map(|profiling| {
             let operators = Arc::new(Profile::new());
-            Box::new(Recording { profiling, operators, begun: 0, step: None, spans: Vec::new() })
+            let origin = since_midnight();
+            Box::new(Recording { profiling, operators, origin, begun: 0, step: None, spans: Vec::new() })
         }))
     }
 
@@ -148,12 +151,12 @@ impl Recorder {
 
     /// Stops recording, and writes the whole steps, if there are any. Tells where they are.
     pub(crate) fn end(&mut self, network: &mut Network, rank: u32, worker: String) -> Option<std::io::Result<PathBuf>> {
-        let Recording { profiling, spans, .. } = *self.0.take()?;
+        let Recording { profiling, origin, spans, .. } = *self.0.take()?;
         network.set_profile(None);
         if spans.is_empty() {
             return None;
         }
-        let owner = Owner { rank, worker, peak_gflops: models::peak_gflops() };
+        let owner = Owner { rank, worker, peak_gflops: models::peak_gflops(), origin };
         let path = profiling.file(rank);
         let text = trace(&owner, &spans).to_string();
         Some(write(&profiling.folder, &path, &text).map(|()| path))
@@ -220,6 +223,14 @@ impl<S: GradientSink> GradientSink for Watched<'_, S> {
             step.spans.push(Span { kind: Kind::Bucket, name, phase: "backward", begin, end, operations: 0 });
         }
     }
+}
+
+/// By the clock on the wall; since so short a time ago, it has nanoseconds in the numbers of JSON.
+fn since_midnight() -> Duration {
+    const DAY: u64 = 24 * 60 * 60;
+    // A clock that stands before 1970 tells nothing.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Duration::new(now.as_secs() % DAY, now.subsec_nanos())
 }
 
 /// Whoever sees the file sees all of it.

@@ -52,18 +52,21 @@ pub(crate) struct Owner {
     pub(crate) worker: String,
     /// What the same processor does at best, measured by a large product.
     pub(crate) peak_gflops: f64,
+    /// When the clock of the spans began, by the clock on the wall: time since midnight, UTC. Files of several ranks that are
+    /// opened together then stand next to each other, as well as the clocks of their hosts agree.
+    pub(crate) origin: Duration,
 }
 
-/// The file: complete events (`"ph": "X"`) on one lane, with the times in microseconds.
+/// The file: complete events (`"ph": "X"`) on one lane, with the times in microseconds since midnight.
 pub(crate) fn trace(owner: &Owner, spans: &[Span]) -> Value {
-    let Owner { rank, worker, peak_gflops } = owner;
+    let Owner { rank, worker, peak_gflops, origin } = owner;
     let metadata = |name: &str, value: Value| json!({"ph": "M", "name": name, "pid": rank, "tid": LANE, "args": value});
     let mut events = vec![
         metadata("process_name", json!({"name": format!("rank {rank}: {worker}")})),
         metadata("process_sort_index", json!({"sort_index": rank})),
         metadata("thread_name", json!({"name": "training loop"})),
     ];
-    events.extend(spans.iter().map(|span| event(*rank, span)));
+    events.extend(spans.iter().map(|span| event(*rank, *origin, span)));
     let about = json!({"rank": rank, "worker": worker, "peak_gflops": peak_gflops});
     json!({"displayTimeUnit": "ms", "otherData": about, "traceEvents": events})
 }
@@ -71,7 +74,7 @@ pub(crate) fn trace(owner: &Owner, spans: &[Span]) -> Value {
 /// The thread that the training loop is shown as.
 const LANE: u32 = 1;
 
-fn event(rank: u32, span: &Span) -> Value {
+fn event(rank: u32, origin: Duration, span: &Span) -> Value {
     let Span { kind, name, phase, begin, end, operations } = span;
     let duration = end.saturating_sub(*begin);
     let mut args = serde_json::Map::new();
@@ -84,7 +87,7 @@ fn event(rank: u32, span: &Span) -> Value {
     }
     json!({
         "ph": "X", "name": name, "cat": kind.name(), "pid": rank, "tid": LANE,
-        "ts": micros(*begin), "dur": micros(duration), "args": args,
+        "ts": micros(origin + *begin), "dur": micros(duration), "args": args,
     })
 }
 
@@ -98,7 +101,12 @@ mod tests {
 
     #[test]
     fn a_trace_is_what_perfetto_reads() {
-        let owner = Owner { rank: 1, worker: "0000000a on \"host\"".to_owned(), peak_gflops: 50.0 };
+        let owner = Owner {
+            rank: 1,
+            worker: "0000000a on \"host\"".to_owned(),
+            peak_gflops: 50.0,
+            origin: Duration::from_micros(100),
+        };
         let span = Span {
             kind: Kind::Operator,
             name: "linear".to_owned(),
@@ -115,7 +123,7 @@ mod tests {
         assert_eq!(
             events.last().unwrap(),
             &json!({
-                "ph": "X", "name": "linear", "cat": "operator", "pid": 1, "tid": 1, "ts": 1.5, "dur": 2.0,
+                "ph": "X", "name": "linear", "cat": "operator", "pid": 1, "tid": 1, "ts": 101.5, "dur": 2.0,
                 "args": {"phase": "forward", "operations": 4000, "gflops": 2.0},
             })
         );

@@ -81,12 +81,17 @@ fn two_workers_leave_two_traces_and_the_same_weights() {
     for word in ["WHERE", "data", "forward", "backward", "reduce", "agree", "update", "report", "linear"] {
         assert!(said.contains(word), "{word} is not in\n{said}");
     }
+    let mut ranges = Vec::new();
     for rank in 0..2 {
         let path = place.state_dir().join(format!("profiles/profiled/profile-{rank}.json"));
         assert!(noted.contains(&path.display().to_string()), "{noted}");
         let trace = serde_json::from_slice(&fs::read(&path).expect("a trace")).expect("JSON");
         assert_is_whole(&trace);
+        ranges.push(range(events(&trace, "step")[0]));
     }
+    // The ranks make each step together, and their times have one origin.
+    let [(begin, end), (first, last)] = ranges[..] else { panic!("a trace for each rank") };
+    assert!(begin < last && first < end, "{ranges:?}");
     let left = fs::read_dir(place.state_dir().join("profiles/profiled")).expect("a folder").count();
     assert_eq!(left, 2, "something unfinished was left behind");
 }

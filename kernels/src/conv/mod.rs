@@ -3,7 +3,7 @@
 //! They are products of matrices (Chellapilla et al. 2006, "High performance convolutional neural networks for document
 //! processing"), but the matrix of what the kernel sees at every place is never stored: its panels are laid out from the images
 //! when the product needs them (`grid`). `product` computes results and gradients of inputs, `weight` gradients of
-//! weights, `depthwise` both where a filter sees only one channel.
+//! weights, `depthwise` both where a filter sees only one channel, `winograd` all three where the kernel is 3 x 3.
 //!
 //! Rounding: sums over channels and taps (channels outside) are cut into blocks of [`gemm::BLOCK`](crate::gemm::BLOCK) as in
 //! [`crate::gemm`]; sums over places and samples into pieces that depend on nothing but sizes.
@@ -14,6 +14,7 @@ mod product;
 #[cfg(test)]
 mod tests;
 mod weight;
+mod winograd;
 
 use crate::fresh::{self, Write};
 use crate::gemm::Precision;
@@ -23,6 +24,7 @@ use crate::threads::{self, Shared};
 use grid::Grid;
 use product::{Phase, Product};
 use weight::WeightGradient;
+use winograd::{Kernels, Results, Tiles};
 
 /// The sizes of a convolution; pairs are vertical, horizontal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +140,15 @@ pub fn forward(
         let shared = Shared::new(y);
         for group in 0..conv.groups {
             let first = group * rows;
+            if winograd::pays(conv, precision) {
+                let tiles = Tiles { grid: conv.grid(x, sizes, group), planes, padding: conv.padding };
+                let kernels = Kernels::new(rows, planes, |row, plane| {
+                    weight[((first + row) * planes + plane) * taps..][..9].try_into().expect("nine taps")
+                });
+                let results = Results { out: &shared, all_rows: conv.filters, first_row: first, bias };
+                winograd::run(&tiles, &kernels, &results);
+                continue;
+            }
             let of = |row: usize, plane: usize, tap: usize| weight[((first + row) * planes + plane) * taps + tap];
             let phases = vec![Phase::new(conv.offsets(), rows, planes, precision, of)];
             Product { grid: conv.grid(x, sizes, group), planes, rows, phases, precision }.run(
@@ -195,6 +206,16 @@ pub fn backward_input(
             let first_plane = group * planes;
             let grid =
                 Grid { values: gradient, samples, planes: conv.filters, first_plane, plane, size, stride: [1, 1] };
+            if winograd::pays(conv, precision) {
+                let tiles = Tiles { grid, planes, padding: conv.padding.map(|padding| 2 - padding) };
+                let kernels = Kernels::new(rows, planes, |row, plane| {
+                    let taps = &weight[((first_plane + plane) * rows + row) * taps..][..9];
+                    std::array::from_fn(|tap| taps[8 - tap])
+                });
+                let results = Results { out: &shared, all_rows: conv.channels, first_row: group * rows, bias: None };
+                winograd::run(&tiles, &kernels, &results);
+                continue;
+            }
             let phase = |[phase_y, phase_x]: [usize; 2]| {
                 let seen = (0..taps).filter_map(|tap| {
                     let y = source(conv, 0, phase_y, tap / conv.kernel[1])?;
@@ -299,6 +320,12 @@ pub fn backward_weight(
     }
     let (planes, filters) = (conv.channels / conv.groups, conv.filters / conv.groups);
     for (group, into) in into.chunks_exact_mut((filters * planes * conv.taps()).max(1)).enumerate() {
+        if winograd::pays(conv, precision) {
+            let tiles = Tiles { grid: conv.grid(x, sizes, group), planes, padding: conv.padding };
+            let (all_filters, first_filter) = (conv.filters, group * filters);
+            winograd::WeightGradient { tiles, gradient, all_filters, first_filter, filters }.run(into, write);
+            continue;
+        }
         let gradient = WeightGradient {
             grid: conv.grid(x, sizes, group),
             taps: conv.offsets(),

@@ -110,6 +110,35 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn transformed_tiles_agree_with_the_definition(
+        groups in 1usize..3, planes in 16usize..40, filters in 16usize..40, padding in [0usize..3, 0usize..3],
+        samples in 1usize..4, size in [3usize..20, 3usize..40],
+    ) {
+        let conv = Conv { channels: planes * groups, filters: filters * groups, padding, groups, ..PLAIN };
+        prop_assert!(winograd::pays(&conv, Precision::F32));
+        check(&conv, [samples, size[0], size[1]], Precision::F32);
+    }
+}
+
+/// That images of every size, kernels of more than one block and sums of several pieces go the right way.
+#[test]
+fn large_transformed_tiles_agree_with_the_definition() {
+    for (conv, sizes) in [
+        (Conv { channels: 300, filters: 20, ..PLAIN }, [2, 7, 9]),
+        (Conv { channels: 20, filters: 150, ..PLAIN }, [3, 5, 40]),
+        (Conv { channels: 16, filters: 16, ..PLAIN }, [5, 47, 49]),
+        (Conv { channels: 16, filters: 17, padding: [0, 2], ..PLAIN }, [1, 3, 1200]),
+        (Conv { channels: 16, filters: 16, ..PLAIN }, [3, 1, 1]),
+    ] {
+        assert!(winograd::pays(&conv, Precision::F32));
+        check(&conv, sizes, Precision::F32);
+    }
+}
+
 #[test]
 fn the_shapes_of_networks_agree_with_the_definition() {
     for (conv, sizes) in [
@@ -158,6 +187,7 @@ fn threads_do_not_change_a_bit() {
         (Conv { channels: 33, filters: 40, stride: [2, 2], ..PLAIN }, [5, 17, 33]),
         (PLAIN, [40, 33, 33]),
         (Conv { channels: 12, filters: 24, groups: 12, ..PLAIN }, [3, 33, 33]),
+        (Conv { channels: 33, filters: 150, kernel: [3, 1], padding: [1, 0], ..PLAIN }, [3, 17, 33]),
     ] {
         let [samples, height, width] = sizes;
         let places: usize = conv.output([height, width]).iter().product();

@@ -96,6 +96,11 @@ impl Network {
         nn::layer_norm(tape, x, gain, bias, eps)
     }
 
+    fn add_norm(&self, tape: &Tape<'_>, terms: [&Tensor; 2], name: &str, eps: f32) -> Result<[Tensor; 2]> {
+        let [gain, bias] = self.layer(name)?;
+        nn::add_layer_norm(tape, terms, gain, bias, eps)
+    }
+
     fn attention(&self, tape: &Tape<'_>, x: &Tensor, name: &str, heads: usize) -> Result<Tensor> {
         let [query, key, value] = ["query", "key", "value"].map(|part| self.layer(&format!("{name}.{part}")));
         let layers = [query?, key?, value?].map(|[weight, bias]| (weight, Some(bias)));
@@ -115,10 +120,11 @@ impl Network {
             tape.enter(&name);
             let normed = self.norm(tape, &x, &format!("{name}.layernorm_before"), EPS)?;
             let attended = self.attention(tape, &normed, &format!("{name}.attention.attention"), 3)?;
-            x = nn::add(tape, &x, &self.linear(tape, &attended, &format!("{name}.attention.output.dense"))?)?;
-            let normed = self.norm(tape, &x, &format!("{name}.layernorm_after"), EPS)?;
-            let hidden = self.linear(tape, &normed, &format!("{name}.intermediate.dense"))?;
-            let hidden = nn::activation(tape, Activation::Gelu, &hidden)?;
+            let more = self.linear(tape, &attended, &format!("{name}.attention.output.dense"))?;
+            let [sum, normed] = self.add_norm(tape, [&x, &more], &format!("{name}.layernorm_after"), EPS)?;
+            x = sum;
+            let [weight, bias] = self.layer(&format!("{name}.intermediate.dense"))?;
+            let hidden = nn::linear_activated(tape, &normed, weight, Some(bias), Activation::Gelu)?;
             x = nn::add(tape, &x, &self.linear(tape, &hidden, &format!("{name}.output.dense"))?)?;
         }
         tape.enter("classifier");
@@ -145,10 +151,11 @@ impl Network {
             let qkv = self.conv1d(tape, &normed, &format!("{name}.attn.c_attn"))?;
             let pattern = Pattern { causal: true, ..Pattern::default() };
             let attended = nn::self_attention(tape, &qkv, 12, pattern)?;
-            x = nn::add(tape, &x, &self.conv1d(tape, &attended, &format!("{name}.attn.c_proj"))?)?;
-            let normed = self.norm(tape, &x, &format!("{name}.ln_2"), EPS)?;
-            let hidden = self.conv1d(tape, &normed, &format!("{name}.mlp.c_fc"))?;
-            let hidden = nn::activation(tape, Activation::GeluTanh, &hidden)?;
+            let more = self.conv1d(tape, &attended, &format!("{name}.attn.c_proj"))?;
+            let [sum, normed] = self.add_norm(tape, [&x, &more], &format!("{name}.ln_2"), EPS)?;
+            x = sum;
+            let [weight, bias] = self.layer(&format!("{name}.mlp.c_fc"))?;
+            let hidden = nn::linear_inputs_first_activated(tape, &normed, weight, Some(bias), Activation::GeluTanh)?;
             x = nn::add(tape, &x, &self.conv1d(tape, &hidden, &format!("{name}.mlp.c_proj"))?)?;
         }
         tape.enter("lm_head");
@@ -171,15 +178,16 @@ impl Network {
             tape.enter(&name);
             let attended = self.attention(tape, &x, &format!("{name}.attention.self"), 12)?;
             let more = self.linear(tape, &attended, &format!("{name}.attention.output.dense"))?;
-            x = self.norm(tape, &nn::add(tape, &x, &more)?, &format!("{name}.attention.output.LayerNorm"), EPS)?;
-            let hidden = self.linear(tape, &x, &format!("{name}.intermediate.dense"))?;
-            let hidden = nn::activation(tape, Activation::Gelu, &hidden)?;
+            [_, x] = self.add_norm(tape, [&x, &more], &format!("{name}.attention.output.LayerNorm"), EPS)?;
+            let [weight, bias] = self.layer(&format!("{name}.intermediate.dense"))?;
+            let hidden = nn::linear_activated(tape, &x, weight, Some(bias), Activation::Gelu)?;
             let more = self.linear(tape, &hidden, &format!("{name}.output.dense"))?;
-            x = self.norm(tape, &nn::add(tape, &x, &more)?, &format!("{name}.output.LayerNorm"), EPS)?;
+            [_, x] = self.add_norm(tape, [&x, &more], &format!("{name}.output.LayerNorm"), EPS)?;
         }
         tape.enter("classifier");
         let first = nn::first_token(tape, &x)?;
-        let pooled = nn::activation(tape, Activation::Tanh, &self.linear(tape, &first, "bert.pooler.dense")?)?;
+        let [weight, bias] = self.layer("bert.pooler.dense")?;
+        let pooled = nn::linear_activated(tape, &first, weight, Some(bias), Activation::Tanh)?;
         self.linear(tape, &pooled, "classifier")
     }
 

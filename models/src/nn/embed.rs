@@ -79,7 +79,7 @@ impl Operator for Embed {
         let extra = usize::from(class_token.is_some());
         let width = (patches + extra) * dim;
         let mut of_positions = vec![0.0; width];
-        kernels::elementwise::sum_rows(&gradient, width, &mut of_positions, kernels::fresh::Write::Overwrite);
+        kernels::elementwise::sum_rows(&gradient, width, 0..width, &mut of_positions, kernels::fresh::Write::Overwrite);
         if let Some(token) = class_token {
             to.add(token, of_positions[..dim].to_vec());
         }

@@ -1,27 +1,59 @@
 //! Dense layers.
 
+use std::borrow::Cow;
+
 use candle_core::{Result, Tensor, bail};
-use kernels::linear::{Layer, LayerGradient, Order};
+use kernels::activation::{self, Activation};
+use kernels::linear::{Activated, Layer, LayerGradient, Order};
 
 use super::tape::{Gradients, Operator, Shared, Tape};
 use super::values::{Values, tensor_of, width, with_width};
 
 /// `y = x W^T + b`: `x` is `[.., inputs]`, the weight `[outputs, ..]` with `inputs` values an output.
 pub fn linear(tape: &Tape<'_>, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    dense(tape, x, &[(weight, bias)], Order::OutputsFirst)
+    dense(tape, x, &[(weight, bias)], Order::OutputsFirst, None)
 }
 
 /// `y = x W + b`, the weight being `[inputs, outputs]`: what GPT-2 calls a `Conv1D`.
 pub fn linear_inputs_first(tape: &Tape<'_>, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    dense(tape, x, &[(weight, bias)], Order::InputsFirst)
+    dense(tape, x, &[(weight, bias)], Order::InputsFirst, None)
+}
+
+/// [`linear`] with an activation behind it, in one pass over memory.
+pub fn linear_activated(
+    tape: &Tape<'_>,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    kind: Activation,
+) -> Result<Tensor> {
+    dense(tape, x, &[(weight, bias)], Order::OutputsFirst, Some(kind))
+}
+
+/// [`linear_inputs_first`] with an activation behind it, in one pass over memory.
+pub fn linear_inputs_first_activated(
+    tape: &Tape<'_>,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    kind: Activation,
+) -> Result<Tensor> {
+    dense(tape, x, &[(weight, bias)], Order::InputsFirst, Some(kind))
 }
 
 /// Several layers that read the same input: `[.., outputs of all]`, the outputs of each next to each other.
 pub fn linear_stack(tape: &Tape<'_>, x: &Tensor, layers: &[(&Tensor, Option<&Tensor>)]) -> Result<Tensor> {
-    dense(tape, x, layers, Order::OutputsFirst)
+    dense(tape, x, layers, Order::OutputsFirst, None)
 }
 
-fn dense(tape: &Tape<'_>, x: &Tensor, layers: &[(&Tensor, Option<&Tensor>)], order: Order) -> Result<Tensor> {
+/// An activation goes with a single layer.
+fn dense(
+    tape: &Tape<'_>,
+    x: &Tensor,
+    layers: &[(&Tensor, Option<&Tensor>)],
+    order: Order,
+    kind: Option<Activation>,
+) -> Result<Tensor> {
     let inputs = width(x)?;
     if layers.is_empty() {
         bail!("a dense layer needs a weight")
@@ -33,18 +65,34 @@ fn dense(tape: &Tape<'_>, x: &Tensor, layers: &[(&Tensor, Option<&Tensor>)], ord
         }
     }
     let owned = || layers.iter().map(|(weight, bias)| ((*weight).clone(), bias.cloned())).collect();
-    let operator = Dense { x: x.clone(), layers: owned(), order };
+    let mut operator = Dense { x: x.clone(), layers: owned(), order, then: None };
     let rows = x.elem_count() / inputs.max(1);
     let weights: usize = layers.iter().map(|(weight, _)| weight.elem_count()).sum();
     let mut read = vec![x];
     layers.iter().for_each(|(weight, bias)| read.extend([*weight].into_iter().chain(*bias)));
     tape.run("linear", 2 * (rows * weights) as u64, &read, |keep| {
         let values = Values::of(x);
-        let y = operator
-            .with_layers(|layers| Ok(kernels::linear::forward(&values.rows()?, inputs, layers, tape.precision())))?;
-        let outputs = y.len() / rows.max(1);
-        let y = tensor_of(y, with_width(x, outputs))?;
-        drop(values);
+        let x_rows = values.rows()?;
+        let precision = tape.precision();
+        let (y, before) = operator.with_layers(|layers| {
+            Ok(match (kind, layers) {
+                (Some(kind), [layer]) => {
+                    // Where ReLU lets nothing through can be seen in what it gives.
+                    let keep_before = keep && kind != Activation::Relu;
+                    let found =
+                        kernels::linear::forward_activated(&x_rows, inputs, layer, kind, keep_before, precision);
+                    let Activated { before, y } = found;
+                    (y, before)
+                }
+                _ => (kernels::linear::forward(&x_rows, inputs, layers, precision), None),
+            })
+        })?;
+        let shape = with_width(x, y.len() / rows.max(1));
+        let y = tensor_of(y, shape.as_slice())?;
+        if let Some(kind) = kind {
+            let before = before.map(|before| tensor_of(before, shape.as_slice())).transpose()?;
+            operator.then = Some((kind, before.unwrap_or_else(|| y.clone())));
+        }
         Ok((y, keep.then_some(operator)))
     })
 }
@@ -62,6 +110,8 @@ struct Dense {
     x: Tensor,
     layers: Vec<(Tensor, Option<Tensor>)>,
     order: Order,
+    /// What follows, and what it was applied to.
+    then: Option<(Activation, Tensor)>,
 }
 
 impl Dense {
@@ -82,6 +132,12 @@ impl Dense {
 
 impl Operator for Dense {
     fn backward(self: Box<Self>, gradient: Shared, to: &mut Gradients<'_>) -> Result<()> {
+        let gradient: Cow<'_, [f32]> = match &self.then {
+            Some((kind, before)) => {
+                Cow::Owned(activation::backward(*kind, &Values::of(before).rows()?, gradient.into_vec()))
+            }
+            None => Cow::Borrowed(&gradient),
+        };
         let inputs = width(&self.x)?;
         let precision = to.precision();
         if to.wants(self.x.id()) {

@@ -8,14 +8,32 @@ use super::values::{Values, tensor_of, width};
 
 /// `(x - mean) / sqrt(variance + eps) * gain + bias` over the last axis of `x`, with the variance of the whole row.
 pub fn layer_norm(tape: &Tape<'_>, x: &Tensor, gain: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
+    let width = check_norm(x, gain, bias)?;
+    recorded(tape, x, gain, bias, || {
+        let [x, gain, bias] = [x, gain, bias].map(Values::of);
+        Ok(norm::layer_norm(&x.rows()?, width, &gain.rows()?, &bias.rows()?, eps))
+    })
+}
+
+/// The width of what is normalised.
+pub(super) fn check_norm(x: &Tensor, gain: &Tensor, bias: &Tensor) -> Result<usize> {
     let width = width(x)?;
     if gain.elem_count() != width || bias.elem_count() != width {
         bail!("gain {:?} and bias {:?} do not fit {:?}", gain.dims(), bias.dims(), x.dims())
     }
+    Ok(width)
+}
+
+/// Runs the operator whose result `make` gives.
+pub(super) fn recorded(
+    tape: &Tape<'_>,
+    x: &Tensor,
+    gain: &Tensor,
+    bias: &Tensor,
+    make: impl FnOnce() -> Result<norm::LayerNorm>,
+) -> Result<Tensor> {
     tape.run("layer-norm", 0, &[x, gain, bias], |keep| {
-        let [x_values, gain_values, bias_values] = [x, gain, bias].map(Values::of);
-        let norm::LayerNorm { y, mean, inverse } =
-            norm::layer_norm(&x_values.rows()?, width, &gain_values.rows()?, &bias_values.rows()?, eps);
+        let norm::LayerNorm { y, mean, inverse } = make()?;
         let operator = keep.then(|| LayerNorm { x: x.clone(), gain: gain.clone(), bias: bias.clone(), mean, inverse });
         Ok((tensor_of(y, x.shape())?, operator))
     })

@@ -352,6 +352,48 @@ fn dropped_attention_is_linear_in_the_values_and_its_mask_is_made_again() {
     assert!(cross_attention(&tape, &x, &x, &x, 2, Pattern { dropout, ..Pattern::default() }).is_err());
 }
 
+/// That two ways give the same bits, there and back.
+fn check_same(name: &str, given: &[Input], one: impl Op, other: impl Op) {
+    assert_eq!(run_contiguous(given, &one), run_contiguous(given, &other), "{name}");
+    assert_eq!(run_strided(given, &one), run_strided(given, &other), "{name}, strided");
+}
+
+#[test]
+fn what_follows_a_layer_in_one_pass_is_what_follows_it_in_two() {
+    let given = inputs(&[&[3, 5, 7], &[9, 7], &[9]]);
+    for kind in [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Silu, Activation::Tanh] {
+        check_same(
+            &format!("{kind:?}"),
+            &given,
+            |tape, t| linear_activated(tape, &t[0], &t[1], Some(&t[2]), kind),
+            |tape, t| activation(tape, kind, &linear(tape, &t[0], &t[1], Some(&t[2]))?),
+        );
+        check_same(
+            &format!("{kind:?}, inputs first"),
+            &inputs(&[&[3, 5, 7], &[7, 9]]),
+            |tape, t| linear_inputs_first_activated(tape, &t[0], &t[1], None, kind),
+            |tape, t| activation(tape, kind, &linear_inputs_first(tape, &t[0], &t[1], None)?),
+        );
+    }
+    // Both the sum and its norm are read on.
+    let given = inputs(&[&[3, 5, 7], &[3, 5, 7], &[7], &[7]]);
+    let fused = |tape: &Tape<'_>, t: &[Tensor]| {
+        let [sum, normed] = add_layer_norm(tape, [&t[0], &t[1]], &t[2], &t[3], 1e-6)?;
+        add(tape, &sum, &activation(tape, Activation::Gelu, &normed)?)
+    };
+    let plain = |tape: &Tape<'_>, t: &[Tensor]| {
+        let sum = add(tape, &t[0], &t[1])?;
+        let normed = layer_norm(tape, &sum, &t[2], &t[3], 1e-6)?;
+        add(tape, &sum, &activation(tape, Activation::Gelu, &normed)?)
+    };
+    check_same("sum and norm", &given, fused, plain);
+    let tape = Tape::evaluation(Precision::F32);
+    let tensor = |(shape, values): &Input| Tensor::from_slice(values, shape.as_slice(), &Device::Cpu).unwrap();
+    let [x, gain] = [&given[0], &given[2]].map(tensor);
+    assert!(add_layer_norm(&tape, [&x, &gain], &gain, &gain, 1e-6).is_err(), "shapes differ");
+    assert!(add_layer_norm(&tape, [&x, &x], &x, &gain, 1e-6).is_err(), "a gain for each column");
+}
+
 /// An operator on large inputs, together with its gradients.
 type Case = (Vec<Input>, Box<dyn Fn(&Tape<'_>, &[Tensor]) -> Result<Tensor> + Send + Sync>);
 
@@ -375,6 +417,12 @@ fn threads_do_not_change_a_bit() {
             Box::new(|tape, t| {
                 let how = Conv2d { stride: [2, 1], padding: [1, 2], dilation: [1, 2], groups: 2 };
                 conv2d(tape, &t[0], &t[1], Some(&t[2]), how)
+            }),
+        ),
+        (
+            inputs(&[&[4, 16, 33, 31], &[24, 16, 3, 3], &[24]]),
+            Box::new(|tape, t| {
+                conv2d(tape, &t[0], &t[1], Some(&t[2]), Conv2d { padding: [1, 1], ..Conv2d::default() })
             }),
         ),
         (
