@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::{AbortHandle, Collective, CollectiveError, Reduced};
 
@@ -38,10 +39,13 @@ struct Shared {
 struct State {
     /// Buckets that nobody has begun to reduce, and results that nobody has fetched, both from the oldest on.
     waiting: VecDeque<Bucket>,
-    done: VecDeque<Result<Reduced, CollectiveError>>,
+    done: VecDeque<Done>,
     collective: Place,
     closing: bool,
 }
+
+/// What came of a bucket, and from when to when it was reduced.
+type Done = (Result<Reduced, CollectiveError>, Range<Instant>);
 
 /// Where the collective is.
 enum Place {
@@ -106,9 +110,10 @@ impl Shared {
     /// Reduces the oldest bucket that waits.
     fn reduce_next(&self, mut state: MutexGuard<'_, State>) {
         let bucket = state.waiting.pop_front().expect("only who sees a bucket asks for it");
+        let begin = Instant::now();
         let reduce =
             |collective: &mut dyn Collective| collective.all_reduce(bucket.leaves, bucket.elements, bucket.parts);
-        self.with(state, reduce, |state, result| state.done.push_back(result));
+        self.with(state, reduce, |state, result| state.done.push_back((result, begin..Instant::now())));
     }
 }
 
@@ -208,6 +213,14 @@ impl Background {
     /// # Errors
     /// See [`Collective`]; `Invalid` if no bucket was begun that is not finished.
     pub fn finish(&mut self) -> Result<Reduced, CollectiveError> {
+        self.finish_timed().map(|(reduced, _)| reduced)
+    }
+
+    /// The same, with when the reduction began and ended; in between, it may have waited for the other ranks.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn finish_timed(&mut self) -> Result<(Reduced, Range<Instant>), CollectiveError> {
         if self.begun == 0 {
             return Err(CollectiveError::invalid("no bucket was begun"));
         }
@@ -215,8 +228,8 @@ impl Background {
         loop {
             let state = self.shared.lock();
             let mut state = self.shared.wait(state, |state| !state.done.is_empty() || state.can_reduce());
-            if let Some(result) = state.done.pop_front() {
-                return result;
+            if let Some((result, took)) = state.done.pop_front() {
+                return result.map(|reduced| (reduced, took));
             }
             self.shared.reduce_next(state);
         }

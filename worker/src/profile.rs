@@ -3,10 +3,11 @@
 //! It reads the clock and nothing else, so that a profiled run ends with the same weights.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use models::nn::{Phase, Profile};
 use models::{GradientSink, Network};
@@ -138,6 +139,16 @@ impl Recorder {
     /// Lets `sink` take a gradient, and notes how long that takes.
     pub(crate) fn watch<'a, S: GradientSink>(&'a mut self, sink: &'a mut S) -> Watched<'a, S> {
         Watched { recorder: self, sink }
+    }
+
+    /// The group has reduced a bucket of the gradient, in this time.
+    pub(crate) fn reduced(&mut self, bucket: usize, took: Range<Instant>) {
+        let Some(recording) = &mut self.0 else { return };
+        let began = recording.operators.began();
+        let [begin, end] = [took.start, took.end].map(|time| time.saturating_duration_since(began));
+        let Some(step) = &mut recording.step else { return };
+        let name = format!("bucket {bucket}");
+        step.spans.push(Span { kind: Kind::Reduction, name, phase: "", begin, end, operations: 0 });
     }
 
     /// The step is over. Tells whether it was the last one to profile.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Instant;
 
 use collective::{Background, CollectiveError, Reduced};
 use domain::tree::Accumulator;
@@ -59,11 +60,17 @@ impl<'a> Reduction<'a> {
         self.micro_batch = micro_batch;
     }
 
-    /// Waits until the group has reduced all buckets, and puts them into `gradient`.
-    pub(crate) fn finish(self, gradient: &mut Gradient) -> Result<(), CollectiveError> {
+    /// Waits until the group has reduced all buckets, and puts them into `gradient`. Tells `reduced` of each, and when the
+    /// group worked on it.
+    pub(crate) fn finish(
+        self,
+        gradient: &mut Gradient,
+        mut reduced: impl FnMut(usize, Range<Instant>),
+    ) -> Result<(), CollectiveError> {
         self.failed?;
         for bucket in self.begun {
-            let Reduced { sum, spare } = self.group.finish()?;
+            let (Reduced { sum, spare }, took) = self.group.finish_timed()?;
+            reduced(bucket, took);
             self.spare.keep(bucket, gradient.buffer(bucket, sum.len()));
             spare.into_iter().for_each(|buffer| self.spare.keep(bucket, buffer));
             gradient.complete(bucket, sum);

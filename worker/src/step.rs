@@ -88,7 +88,7 @@ impl Training<'_> {
             parts.push(MicroBatchPart { loss, samples });
         }
         self.clock.inside_model();
-        reduction.finish(&mut self.gradient)?;
+        reduction.finish(&mut self.gradient, |bucket, took| self.recorder.reduced(bucket, took))?;
         self.recorder.phase("reduce");
         Ok(parts)
     }

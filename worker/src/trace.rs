@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// What a span is a part of the step as. Spans of a kind lie inside those of the kinds before it.
+/// What a span is a part of the step as. Spans of a kind lie inside those of the kinds before it, but for the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A whole step.
@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Operator,
     /// A bucket of the gradient on its way to the group.
     Bucket,
+    /// The group reduces a bucket, while the training loop goes on.
+    Reduction,
 }
 
 impl Kind {
@@ -27,6 +29,15 @@ impl Kind {
             Kind::Layer => "layer",
             Kind::Operator => "operator",
             Kind::Bucket => "bucket",
+            Kind::Reduction => "reduction",
+        }
+    }
+
+    /// The thread that it is shown on.
+    fn lane(self) -> u32 {
+        match self {
+            Kind::Reduction => REDUCTIONS,
+            Kind::Step | Kind::Phase | Kind::Layer | Kind::Operator | Kind::Bucket => LOOP,
         }
     }
 }
@@ -57,14 +68,16 @@ pub(crate) struct Owner {
     pub(crate) origin: Duration,
 }
 
-/// The file: complete events (`"ph": "X"`) on one lane, with the times in microseconds since midnight.
+/// The file: complete events (`"ph": "X"`) on two lanes, with the times in microseconds since midnight.
 pub(crate) fn trace(owner: &Owner, spans: &[Span]) -> Value {
     let Owner { rank, worker, peak_gflops, origin } = owner;
-    let metadata = |name: &str, value: Value| json!({"ph": "M", "name": name, "pid": rank, "tid": LANE, "args": value});
+    let metadata =
+        |lane: u32, name: &str, value: Value| json!({"ph": "M", "name": name, "pid": rank, "tid": lane, "args": value});
     let mut events = vec![
-        metadata("process_name", json!({"name": format!("rank {rank}: {worker}")})),
-        metadata("process_sort_index", json!({"sort_index": rank})),
-        metadata("thread_name", json!({"name": "training loop"})),
+        metadata(LOOP, "process_name", json!({"name": format!("rank {rank}: {worker}")})),
+        metadata(LOOP, "process_sort_index", json!({"sort_index": rank})),
+        metadata(LOOP, "thread_name", json!({"name": "training loop"})),
+        metadata(REDUCTIONS, "thread_name", json!({"name": "reductions"})),
     ];
     events.extend(spans.iter().map(|span| event(*rank, *origin, span)));
     let about = json!({"rank": rank, "worker": worker, "peak_gflops": peak_gflops});
@@ -72,7 +85,10 @@ pub(crate) fn trace(owner: &Owner, spans: &[Span]) -> Value {
 }
 
 /// The thread that the training loop is shown as.
-const LANE: u32 = 1;
+const LOOP: u32 = 1;
+
+/// The thread that the reductions are shown on.
+const REDUCTIONS: u32 = 2;
 
 fn event(rank: u32, origin: Duration, span: &Span) -> Value {
     let Span { kind, name, phase, begin, end, operations } = span;
@@ -86,7 +102,7 @@ fn event(rank: u32, origin: Duration, span: &Span) -> Value {
         args.insert("gflops".to_owned(), json!(*operations as f64 / duration.as_nanos().max(1) as f64));
     }
     json!({
-        "ph": "X", "name": name, "cat": kind.name(), "pid": rank, "tid": LANE,
+        "ph": "X", "name": name, "cat": kind.name(), "pid": rank, "tid": kind.lane(),
         "ts": micros(origin + *begin), "dur": micros(duration), "args": args,
     })
 }

@@ -6,6 +6,7 @@ use crate::group::{TRANSPORTS, alongside, is_end, on_threads, ring_group, ring_g
 use crate::work::{assert_same_bits, owned_leaves, parts, tree_sum};
 use std::ops::Range;
 use std::sync::mpsc::channel;
+use std::time::Instant;
 
 const LEAVES: u32 = 5;
 
@@ -47,8 +48,10 @@ fn the_sum_comes_back_in_the_buffer_of_the_first_part() {
         let mut background = Background::start(Box::new(ring)).unwrap();
         let parts = parts(LEAVES, owned_leaves(LEAVES, background.rank(), 2), 100_000);
         let (first, others) = (parts[0].1.as_ptr() as usize, parts.len() - 1);
+        let began = Instant::now();
         background.reduce(LEAVES, parts).unwrap();
-        let Reduced { sum, spare } = background.finish().unwrap();
+        let (Reduced { sum, spare }, took) = background.finish_timed().unwrap();
+        assert!(began <= took.start && took.start <= took.end && took.end <= Instant::now());
         sum.as_ptr() as usize == first && spare.len() == others
     });
     assert_eq!(kept, [true, true]);

@@ -60,6 +60,11 @@ fn assert_is_whole(trace: &Value) {
     for bucket in events(trace, "bucket") {
         assert!(phases.iter().any(|phase| phase["name"] == "backward" && lies_within(bucket, phase)), "{bucket}");
     }
+    let reductions = events(trace, "reduction");
+    assert!(!reductions.is_empty());
+    for reduction in reductions {
+        assert!(events(trace, "step").iter().any(|step| lies_within(reduction, step)), "{reduction} lies in no step");
+    }
     for phase in ["forward", "backward"] {
         let is_first = |layer: &&&Value| layer["name"] == "vit.encoder.layer.0" && layer["args"]["phase"] == phase;
         assert!(layers.iter().any(|layer| is_first(&layer)), "no {phase} pass of the first block");
