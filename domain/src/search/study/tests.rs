@@ -23,7 +23,7 @@ fn space() -> Space {
 
 fn spec(scheduler: SchedulerSpec, trials: u32) -> StudySpec {
     let limits = Limits { trials: Some(trials), ..Limits::default() };
-    StudySpec { searcher: SearcherSpec::Random, scheduler, limits, lock_step: None }
+    StudySpec { searcher: SearcherSpec::Random, scheduler, limits, lock_step: None, prior: Vec::new() }
 }
 
 fn asha(eta: u32, mode: Mode) -> SchedulerSpec {
