@@ -229,7 +229,11 @@ fn read_constraint(value: &Value<'_>) -> Option<Constraint> {
 
 /// The name of a sweep, or a list of them.
 fn read_warm_start(value: &Value<'_>) -> Option<Vec<RunName>> {
-    if value.is_text() { read_name(value).map(|name| vec![name]) } else { value.list(read_name) }
+    match (value.is_text(), value.is_list()) {
+        (true, _) => read_name(value).map(|name| vec![name]),
+        (false, true) => value.list(read_name),
+        (false, false) => value.problem("must be the name of a sweep, or a list of names", None),
+    }
 }
 
 fn read_priority(value: &Value<'_>) -> Option<i32> {
