@@ -8,9 +8,11 @@ use std::f64::consts::{E, PI, TAU};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use domain::search::gaussian_process::{GaussianProcess, GaussianProcessSpec};
-use domain::search::tpe::{Tpe, TpeSpec};
-use domain::search::{Domain, Parameter, Space};
+use domain::search::cma_es::CmaEsSpec;
+use domain::search::gaussian_process::GaussianProcessSpec;
+use domain::search::nsga2::Nsga2Spec;
+use domain::search::tpe::TpeSpec;
+use domain::search::{Domain, Parameter, Searcher, SearcherSpec, Space};
 
 /// After so many trials the best loss is noted.
 const NOTED: [usize; 3] = [50, 100, 200];
@@ -68,42 +70,26 @@ fn rosenbrock(x: &[f64]) -> f64 {
     x.windows(2).map(|w| 100.0 * (w[1] - w[0] * w[0]).powi(2) + (1.0 - w[0]).powi(2)).sum()
 }
 
-/// The searchers behind one face.
-enum Searcher {
-    Tpe(Tpe),
-    GaussianProcess(GaussianProcess),
+/// The searcher of this name with its defaults.
+fn searcher(name: &str, space: &Space, seed: u64) -> Option<Searcher> {
+    let spec = match name {
+        "random" => SearcherSpec::Random,
+        "tpe" => SearcherSpec::Tpe(TpeSpec::default()),
+        "gaussian_process" => SearcherSpec::GaussianProcess(GaussianProcessSpec::default()),
+        "cma_es" => SearcherSpec::CmaEs(CmaEsSpec::default()),
+        "nsga2" => SearcherSpec::Nsga2(Nsga2Spec::default()),
+        _ => return None,
+    };
+    Some(Searcher::new(&spec, space, seed))
 }
 
-impl Searcher {
-    fn new(name: &str, space: &Space, seed: u64) -> Option<Self> {
-        match name {
-            "tpe" => Some(Self::Tpe(Tpe::new(TpeSpec::default(), space, seed))),
-            "gaussian_process" => {
-                Some(Self::GaussianProcess(GaussianProcess::new(GaussianProcessSpec::default(), space, seed)))
-            }
-            _ => None,
-        }
-    }
+fn propose(searcher: &mut Searcher, space: &Space, number: u32) -> Vec<f64> {
+    searcher.propose(space, number).expect("these searchers never end")
+}
 
-    fn propose(&mut self, space: &Space, number: u32) -> Vec<f64> {
-        match self {
-            Self::Tpe(searcher) => searcher.propose(space, number),
-            Self::GaussianProcess(searcher) => searcher.propose(space, number),
-        }
-    }
-
-    fn finish(&mut self, number: u32, loss: f64) {
-        match self {
-            Self::Tpe(searcher) => {
-                searcher.observe(number, 1, &[loss]);
-                searcher.close(number);
-            }
-            Self::GaussianProcess(searcher) => {
-                searcher.observe(number, 1, &[loss]);
-                searcher.close(number);
-            }
-        }
-    }
+fn finish(searcher: &mut Searcher, number: u32, loss: f64) {
+    searcher.observe(number, 1, &[loss]);
+    searcher.close(number);
 }
 
 fn space(function: &Function) -> Space {
@@ -124,14 +110,14 @@ fn play(searcher: &mut Searcher, function: &Function, trials: usize, pending: us
     for number in 0..(trials + pending) as u32 {
         if running.len() == pending {
             let (number, loss): (u32, f64) = running.pop_front().expect("at least one trial is pending");
-            searcher.finish(number, loss);
+            finish(searcher, number, loss);
             best = best.min(loss);
             history.push(best);
             if history.len() == trials {
                 break;
             }
         }
-        let point = searcher.propose(&space, number);
+        let point = propose(searcher, &space, number);
         let scaled = |(u, (low, high)): (&f64, &(f64, f64))| low + u * (high - low);
         let x: Vec<f64> = point.iter().zip(&function.bounds).map(scaled).collect();
         running.push_back((number, (function.at)(&x)));
@@ -142,7 +128,7 @@ fn play(searcher: &mut Searcher, function: &Function, trials: usize, pending: us
 fn compare(name: &str, pending: usize, seeds: std::ops::Range<u64>) -> Option<()> {
     for function in functions() {
         for seed in seeds.clone() {
-            let mut searcher = Searcher::new(name, &space(&function), seed)?;
+            let mut searcher = searcher(name, &space(&function), seed)?;
             let best = play(&mut searcher, &function, NOTED[2], pending);
             let noted = NOTED.map(|trials| best[trials - 1]);
             println!(
@@ -157,21 +143,23 @@ fn compare(name: &str, pending: usize, seeds: std::ops::Range<u64>) -> Option<()
 fn speed() {
     let function = &functions()[1];
     let space = space(function);
-    let mut searcher = Searcher::new("tpe", &space, 1).expect("the name is known");
+    let mut tpe = searcher("tpe", &space, 1).expect("the name is known");
     for number in 0..10_000 {
-        let point = searcher.propose(&space, number);
-        searcher.finish(number, (function.at)(&point));
+        let point = propose(&mut tpe, &space, number);
+        finish(&mut tpe, number, (function.at)(&point));
     }
     let begun = Instant::now();
     let proposals = 200;
-    (10_000..10_000 + proposals).for_each(|number| drop(searcher.propose(&space, number)));
+    (10_000..10_000 + proposals).for_each(|number| drop(propose(&mut tpe, &space, number)));
     let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / f64::from(proposals);
     println!(r#"{{"searcher":"tpe","finished":10000,"milliseconds_a_proposal":{milliseconds}}}"#);
 
-    let mut searcher = Searcher::new("gaussian_process", &space, 1).expect("the name is known");
-    let begun = Instant::now();
-    play(&mut searcher, function, 500, 1);
-    println!(r#"{{"searcher":"gaussian_process","trials":500,"seconds_in_all":{}}}"#, begun.elapsed().as_secs_f64());
+    for name in ["gaussian_process", "cma_es", "nsga2"] {
+        let mut searcher = searcher(name, &space, 1).expect("the name is known");
+        let begun = Instant::now();
+        play(&mut searcher, function, 500, 1);
+        println!(r#"{{"searcher":"{name}","trials":500,"seconds_in_all":{}}}"#, begun.elapsed().as_secs_f64());
+    }
 }
 
 fn main() -> ExitCode {
@@ -188,7 +176,9 @@ fn main() -> ExitCode {
         _ => None,
     };
     if played.is_none() {
-        eprintln!("usage: search_bench tpe|gaussian_process PENDING FIRST..END | search_bench --speed");
+        eprintln!(
+            "usage: search_bench tpe|gaussian_process|cma_es|nsga2|random PENDING FIRST..END | search_bench --speed"
+        );
         return ExitCode::from(2);
     }
     ExitCode::SUCCESS

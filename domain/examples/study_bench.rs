@@ -26,8 +26,13 @@ fn main() {
     for (name, scheduler) in schedulers {
         for slots in [16, 1024] {
             let limits = Limits { trials: Some(trials), ..Limits::default() };
-            let spec =
-                StudySpec { searcher: SearcherSpec::Random, scheduler: scheduler.clone(), limits, lock_step: None };
+            let spec = StudySpec {
+                searcher: SearcherSpec::Random,
+                scheduler: scheduler.clone(),
+                limits,
+                lock_step: None,
+                prior: Vec::new(),
+            };
             let mut study = Study::new(spec, space.clone(), 1);
             let begin = Instant::now();
             let timeline = simulate(&mut study, slots, &mut PowerLaw::new(&space, 1));

@@ -249,7 +249,7 @@ fn known_keys() -> BTreeSet<String> {
 /// Every key of sweep files, in the same way.
 fn known_sweep_keys() -> BTreeSet<String> {
     let mut known = BTreeSet::new();
-    let searchers = ["grid", "random", "sobol", "tpe", "gaussian_process", "population"];
+    let searchers = ["grid", "random", "sobol", "tpe", "gaussian_process", "cma_es", "nsga2", "population"];
     let schedulers = ["none", "asha", "hyperband", "bohb", "median", "percentile", "patience", "threshold"];
     let pairs = searchers.iter().cycle().zip(schedulers);
     for (searcher, scheduler) in pairs {

@@ -2,21 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Space;
 use super::pareto::ordered;
+use super::warm_start::Known;
 
 /// The trials of a searcher, ranked at one budget as they report.
 ///
 /// Results at different budgets are compared as BOHB does (Falkner et al. 2018): at the highest budget that enough trials
 /// have reached. A trial counts by its result at the highest budget up to that one, so that those stopped early, which are
 /// mostly worse, still count.
+///
+/// Inside, a trial has an *id*: those known from earlier sweeps come first, then the trials by number. So the ids of older
+/// trials are smaller.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     enough: usize,
+    /// How many trials are known from earlier sweeps.
+    imported: u32,
     trials: BTreeMap<u32, Trial>,
     /// How many trials have this as their highest budget.
     reached: BTreeMap<u64, usize>,
     budget: u64,
-    /// First loss and number of every trial that has reported or is closed, best first.
+    /// First loss and id of every trial that has reported or is closed, best first.
     ranked: Vec<(f64, u32)>,
     /// Trials that are open and have not reported.
     silent: BTreeSet<u32>,
@@ -50,6 +57,7 @@ impl History {
     pub(crate) fn new(enough: usize) -> Self {
         Self {
             enough: enough.max(1),
+            imported: 0,
             trials: BTreeMap::new(),
             reached: BTreeMap::new(),
             budget: 0,
@@ -58,19 +66,48 @@ impl History {
         }
     }
 
+    /// Adds what is known from an earlier sweep. Comes before the trials of this one.
+    pub(crate) fn import(&mut self, space: &Space, known: &[Known]) {
+        debug_assert_eq!(self.trials.len(), self.imported as usize, "no trial was added yet");
+        for Known { point, budget, losses } in known {
+            let id = self.imported;
+            self.insert(id, point.clone(), space.active(point));
+            self.imported += 1;
+            self.note(id, *budget, losses);
+        }
+    }
+
+    /// The id of the trial with this number.
+    pub(crate) fn id(&self, number: u32) -> u32 {
+        self.imported + number
+    }
+
+    /// Whether there is a trial of this id.
+    pub(crate) fn has(&self, id: u32) -> bool {
+        self.trials.contains_key(&id)
+    }
+
     /// Adds a trial that is pending from now on. A number that is known keeps its first point.
     pub(crate) fn add(&mut self, number: u32, point: Vec<f64>, active: Vec<bool>) {
-        let trial = Trial { point, active, results: Vec::new() };
-        if let std::collections::btree_map::Entry::Vacant(entry) = self.trials.entry(number) {
-            entry.insert(trial);
-            self.silent.insert(number);
-        }
+        self.insert(self.id(number), point, active);
     }
 
     /// Notes a result; one of an unknown trial is ignored.
     pub(crate) fn observe(&mut self, number: u32, budget: u64, losses: &[f64]) {
-        let Some(trial) = self.trials.get_mut(&number) else { return };
-        let was_ranked = !self.silent.remove(&number);
+        self.note(self.id(number), budget, losses);
+    }
+
+    fn insert(&mut self, id: u32, point: Vec<f64>, active: Vec<bool>) {
+        let trial = Trial { point, active, results: Vec::new() };
+        if let std::collections::btree_map::Entry::Vacant(entry) = self.trials.entry(id) {
+            entry.insert(trial);
+            self.silent.insert(id);
+        }
+    }
+
+    fn note(&mut self, id: u32, budget: u64, losses: &[f64]) {
+        let Some(trial) = self.trials.get_mut(&id) else { return };
+        let was_ranked = !self.silent.remove(&id);
         let old_rank = trial.rank(self.budget);
         let old_last = trial.results.last().map(|(at, _)| *at);
         match trial.results.binary_search_by_key(&budget, |(at, _)| *at) {
@@ -78,9 +115,9 @@ impl History {
             Err(at) => trial.results.insert(at, (budget, losses.to_vec())),
         }
         if was_ranked {
-            self.unrank(number, old_rank);
+            self.unrank(id, old_rank);
         }
-        self.rank(number);
+        self.rank(id);
         if old_last.is_none_or(|last| budget > last) {
             if let Some(last) = old_last {
                 let count = self.reached.get_mut(&last).expect("the last budget of a trial was counted");
@@ -96,30 +133,42 @@ impl History {
 
     /// Notes that a trial reports no more; without any result it counts as the worst.
     pub(crate) fn close(&mut self, number: u32) {
-        if self.silent.remove(&number) {
-            self.rank(number);
+        let id = self.id(number);
+        if self.silent.remove(&id) {
+            self.rank(id);
         }
     }
 
-    /// The trial of this number.
+    /// The trial of this id.
     ///
     /// # Panics
     /// If there is none.
-    pub(crate) fn trial(&self, number: u32) -> &Trial {
-        &self.trials[&number]
+    pub(crate) fn trial(&self, id: u32) -> &Trial {
+        &self.trials[&id]
     }
 
     /// Its losses as they count now; empty if it never reported.
-    pub(crate) fn losses(&self, number: u32) -> &[f64] {
-        self.trials[&number].losses(self.budget)
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn losses(&self, id: u32) -> &[f64] {
+        self.trials[&id].losses(self.budget)
     }
 
-    /// First loss and number of every trial that has reported or is closed, best first; those not finite last, as infinity.
+    /// Its first loss as it counts now; infinite if it never reported or is not finite.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn first_loss(&self, id: u32) -> f64 {
+        self.trials[&id].rank(self.budget)
+    }
+
+    /// First loss and id of every trial that has reported or is closed, best first; those not finite last, as infinity.
     pub(crate) fn ranked(&self) -> &[(f64, u32)] {
         &self.ranked
     }
 
-    /// Open trials without a result, by number.
+    /// Ids of open trials without a result, in rising order.
     pub(crate) fn silent(&self) -> impl DoubleEndedIterator<Item = u32> + ExactSizeIterator {
         self.silent.iter().copied()
     }
@@ -131,18 +180,18 @@ impl History {
 
     /// How many losses a result has; 1 while there is none.
     pub(crate) fn objectives(&self) -> usize {
-        self.ranked.first().map_or(1, |(_, number)| self.losses(*number).len().max(1))
+        self.ranked.first().map_or(1, |(_, id)| self.losses(*id).len().max(1))
     }
 
-    fn rank(&mut self, number: u32) {
-        let entry = (self.trials[&number].rank(self.budget), number);
+    fn rank(&mut self, id: u32) {
+        let entry = (self.trials[&id].rank(self.budget), id);
         let at = self.ranked.partition_point(|other| precedes(other, &entry));
         self.ranked.insert(at, entry);
     }
 
-    fn unrank(&mut self, number: u32, rank: f64) {
-        let at = self.ranked.partition_point(|other| precedes(other, &(rank, number)));
-        debug_assert_eq!(self.ranked[at].1, number);
+    fn unrank(&mut self, id: u32, rank: f64) {
+        let at = self.ranked.partition_point(|other| precedes(other, &(rank, id)));
+        debug_assert_eq!(self.ranked[at].1, id);
         self.ranked.remove(at);
     }
 
@@ -158,8 +207,8 @@ impl History {
             return;
         }
         self.budget = budget;
-        for (rank, number) in &mut self.ranked {
-            *rank = self.trials[number].rank(budget);
+        for (rank, id) in &mut self.ranked {
+            *rank = self.trials[id].rank(budget);
         }
         self.ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     }
@@ -210,5 +259,20 @@ mod tests {
         assert_eq!(history.ranked()[0], (7.0, 2));
         assert_eq!((history.ranked().len(), history.finite()), (4, 1));
         assert_eq!(history.silent().collect::<Vec<_>>(), [4]);
+    }
+
+    #[test]
+    fn what_an_earlier_sweep_found_is_older_than_every_trial() {
+        let space = Space::new(Vec::new());
+        let mut history = History::new(1);
+        let known = [3.0, f64::NAN, 1.0].map(|loss| Known { point: Vec::new(), budget: 7, losses: vec![loss] });
+        history.import(&space, &known);
+        history.add(0, Vec::new(), Vec::new());
+        assert_eq!((order(&history), history.id(0)), (vec![2, 0, 1], 3));
+        assert_eq!(history.silent().collect::<Vec<_>>(), [3]);
+        history.observe(0, 7, &[2.0]);
+        assert_eq!(order(&history), [2, 3, 0, 1]);
+        history.close(0);
+        assert_eq!((history.first_loss(3), history.finite(), history.ranked().len()), (2.0, 3, 4));
     }
 }

@@ -58,7 +58,8 @@ fn lexicographic(a: &[f64], b: &[f64]) -> std::cmp::Ordering {
 }
 
 /// The crowding distance of each member of a front (Deb et al. 2002, section III-B): the sum over the objectives of the
-/// distance between its two neighbours, relative to the extent of the front. The ends are infinitely far.
+/// distance between its two neighbours, relative to the extent of the front. The ends are infinitely far. An objective in
+/// which all members of a front are equal says nothing.
 pub fn crowding<L: AsRef<[f64]>>(front: &[L]) -> Vec<f64> {
     let mut distances = vec![0.0; front.len()];
     let objectives = front.first().map_or(0, |first| first.as_ref().len());
@@ -67,6 +68,9 @@ pub fn crowding<L: AsRef<[f64]>>(front: &[L]) -> Vec<f64> {
         let mut order: Vec<usize> = (0..front.len()).collect();
         order.sort_by(|a, b| loss(*a).total_cmp(&loss(*b)));
         let (first, last) = (order[0], order[order.len() - 1]);
+        if front.len() > 1 && loss(first) == loss(last) {
+            continue;
+        }
         let extent = loss(last) - loss(first);
         distances[first] = f64::INFINITY;
         distances[last] = f64::INFINITY;
@@ -167,6 +171,27 @@ mod tests {
             let is_dominated = |cell: &[f64; 2]| losses.iter().any(|l| l[0] <= cell[0] && l[1] <= cell[1]);
             prop_assert_eq!(hypervolume(&losses, [6.0, 6.0]), cells.filter(is_dominated).count() as f64);
         }
+    }
+
+    #[test]
+    fn fronts_and_crowding_are_those_of_pymoo_and_optuna() {
+        for case in crate::search::reference()["pareto"].as_array().unwrap() {
+            let losses: Vec<Vec<f64>> = serde_json::from_value(case["losses"].clone()).unwrap();
+            let expected: Vec<Vec<usize>> = serde_json::from_value(case["fronts"].clone()).unwrap();
+            let found = fronts(&losses, usize::MAX);
+            assert_eq!(found, expected);
+            let distances: Vec<Vec<Option<f64>>> = serde_json::from_value(case["crowding"].clone()).unwrap();
+            for (front, expected) in found.iter().zip(distances) {
+                let members: Vec<&[f64]> = front.iter().map(|index| losses[*index].as_slice()).collect();
+                for (distance, expected) in crowding(&members).into_iter().zip(expected) {
+                    let expected = expected.unwrap_or(f64::INFINITY);
+                    assert!(distance == expected || (distance - expected).abs() < 1e-12, "{distance} {expected}");
+                }
+            }
+        }
+        // What is the same for all says nothing of the others.
+        assert_eq!(crowding(&[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), [0.0; 3]);
+        assert_eq!(crowding(&[[1.0, 0.0]]), [f64::INFINITY]);
     }
 
     #[test]

@@ -4,12 +4,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::search::cma_es::{CmaEs, CmaEsSpec};
 use crate::search::gaussian_process::{GaussianProcess, GaussianProcessSpec};
 use crate::search::grid::Grid;
+use crate::search::nsga2::{Nsga2, Nsga2Spec};
 use crate::search::random::Random;
 use crate::search::sobol::Sobol;
 use crate::search::space::Space;
 use crate::search::tpe::{Tpe, TpeSpec};
+use crate::search::warm_start::Known;
 
 /// Which searcher, with its options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +31,10 @@ pub enum SearcherSpec {
     Tpe(TpeSpec),
     /// A Gaussian process.
     GaussianProcess(GaussianProcessSpec),
+    /// An evolution strategy with a covariance matrix.
+    CmaEs(CmaEsSpec),
+    /// A genetic algorithm for several objectives.
+    Nsga2(Nsga2Spec),
 }
 
 /// A searcher with what it knows.
@@ -43,6 +50,10 @@ pub enum Searcher {
     Tpe(Tpe),
     /// A Gaussian process.
     GaussianProcess(Box<GaussianProcess>),
+    /// An evolution strategy with a covariance matrix.
+    CmaEs(Box<CmaEs>),
+    /// A genetic algorithm for several objectives.
+    Nsga2(Box<Nsga2>),
 }
 
 impl Searcher {
@@ -56,6 +67,19 @@ impl Searcher {
             SearcherSpec::GaussianProcess(spec) => {
                 Searcher::GaussianProcess(Box::new(GaussianProcess::new(spec.clone(), space, seed)))
             }
+            SearcherSpec::CmaEs(spec) => Searcher::CmaEs(Box::new(CmaEs::new(spec.clone(), space, seed))),
+            SearcherSpec::Nsga2(spec) => Searcher::Nsga2(Box::new(Nsga2::new(spec.clone(), space, seed))),
+        }
+    }
+
+    /// Takes what is known from earlier sweeps, before the first proposal. Those that learn nothing from results ignore it.
+    pub fn import(&mut self, space: &Space, known: &[Known]) {
+        match self {
+            Searcher::Random(_) | Searcher::Sobol(_) | Searcher::Grid(_) => {}
+            Searcher::Tpe(tpe) => tpe.import(space, known),
+            Searcher::GaussianProcess(process) => process.import(space, known),
+            Searcher::CmaEs(strategy) => strategy.import(space, known),
+            Searcher::Nsga2(algorithm) => algorithm.import(space, known),
         }
     }
 
@@ -67,6 +91,8 @@ impl Searcher {
             Searcher::Grid(grid) => grid.propose(space, number),
             Searcher::Tpe(tpe) => Some(tpe.propose(space, number)),
             Searcher::GaussianProcess(process) => Some(process.propose(space, number)),
+            Searcher::CmaEs(strategy) => Some(strategy.propose(space, number)),
+            Searcher::Nsga2(algorithm) => Some(algorithm.propose(space, number)),
         }
     }
 
@@ -78,6 +104,18 @@ impl Searcher {
             Searcher::Grid(grid) => grid.observe(number, budget, losses),
             Searcher::Tpe(tpe) => tpe.observe(number, budget, losses),
             Searcher::GaussianProcess(process) => process.observe(number, budget, losses),
+            Searcher::CmaEs(strategy) => strategy.observe(number, budget, losses),
+            Searcher::Nsga2(algorithm) => algorithm.observe(number, budget, losses),
+        }
+    }
+
+    /// The trial rests, and may go on later. Those that learn by generations count it now.
+    pub fn pause(&mut self, number: u32) {
+        match self {
+            Searcher::Random(_) | Searcher::Sobol(_) | Searcher::Grid(_) => {}
+            Searcher::Tpe(_) | Searcher::GaussianProcess(_) => {}
+            Searcher::CmaEs(strategy) => strategy.pause(number),
+            Searcher::Nsga2(algorithm) => algorithm.pause(number),
         }
     }
 
@@ -89,6 +127,8 @@ impl Searcher {
             Searcher::Grid(grid) => grid.close(number),
             Searcher::Tpe(tpe) => tpe.close(number),
             Searcher::GaussianProcess(process) => process.close(number),
+            Searcher::CmaEs(strategy) => strategy.close(number),
+            Searcher::Nsga2(algorithm) => algorithm.close(number),
         }
     }
 }

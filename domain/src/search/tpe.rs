@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use self::parzen::{Observed, Parzen, Width};
 use super::history::History;
+use super::warm_start::Known;
 use super::{Choice, Space, pareto, spread};
 use crate::random::{Purpose, Stream};
 
@@ -65,6 +66,11 @@ impl Tpe {
         let choices = space.parameters().iter().map(|p| p.domain.choice()).collect();
         let history = History::new(spec.startup as usize);
         Self { spec, seed, choices, history }
+    }
+
+    /// Takes what is known from earlier sweeps, before the first proposal.
+    pub fn import(&mut self, space: &Space, known: &[Known]) {
+        self.history.import(space, known);
     }
 
     /// The point that trial `number` tries; it is pending from then on.

@@ -11,14 +11,14 @@ mod template;
 use serde::{Deserialize, Serialize};
 
 pub use self::options::{
-    AshaOptions, BanditOptions, GaussianProcessOptions, GridOptions, PatienceOptions, PercentileOptions,
-    PopulationOptions, RungMode, SchedulerSpec, SearcherSpec, ThresholdOptions, TpeOptions,
+    AshaOptions, BanditOptions, CmaEsOptions, GaussianProcessOptions, GridOptions, Nsga2Options, PatienceOptions,
+    PercentileOptions, PopulationOptions, RungMode, SchedulerSpec, SearcherSpec, ThresholdOptions, TpeOptions,
 };
 pub use self::study::Unit;
 pub use self::template::JobTemplate;
 use super::{EvalMetric, JobSpec};
 use crate::ids::RunName;
-use crate::search::{Configuration, Space};
+use crate::search::{Configuration, Observation, Space};
 
 /// A sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,12 @@ pub struct SweepSpec {
     pub trial_retries: u32,
     /// After so many failed trials in a row the sweep fails too; at least 1.
     pub max_failed: u32,
+    /// Earlier sweeps whose finished trials the searcher knows from the beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warm_start: Vec<RunName>,
+    /// Those trials, as far as they fit. Whoever accepts the sweep fills them in, from the sweeps that it knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prior: Vec<Observation>,
 }
 
 /// When no more trials begin. At least one limit is set, unless the searcher ends by itself.

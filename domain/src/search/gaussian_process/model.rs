@@ -262,6 +262,41 @@ mod tests {
     }
 
     #[test]
+    fn likelihood_and_posterior_are_those_of_scikit_learn() {
+        let reference = &crate::search::reference()["gaussian_process"];
+        let numbers = |key: &str| serde_json::from_value::<Vec<f64>>(reference[key].clone()).unwrap();
+        let rows = |key: &str| serde_json::from_value::<Vec<Vec<f64>>>(reference[key].clone()).unwrap();
+        let number = |key: &str| reference[key].as_f64().unwrap();
+        let choices = [Choice::Continuous; 3];
+        let mut logs: Logs = numbers("lengths").into_iter().map(libm::log).collect();
+        logs.extend([libm::log(number("variance")), libm::log(number("noise") - LEAST_NOISE)]);
+        let (points, values) = (rows("points"), numbers("values"));
+        // What is left without the prior of the hyperparameters; its constant is left out, the likelihood's too.
+        let (mut likelihood, mut gradient) = log_posterior(&choices, &logs, &points, &values);
+        for (index, (log, mean)) in logs.iter().zip(prior(3)).enumerate() {
+            let z = (log - mean) / deviation(index, 3);
+            likelihood += 0.5 * z * z;
+            gradient[index] += z / deviation(index, 3);
+        }
+        likelihood -= 0.5 * values.len() as f64 * libm::log(std::f64::consts::TAU);
+        // The logarithm of our noise is that above the least one.
+        gradient[4] *= number("noise") / (number("noise") - LEAST_NOISE);
+        let close = |found: f64, expected: f64| (found - expected).abs() < 1e-9 * (1.0 + expected.abs());
+        assert!(close(likelihood, number("log_marginal_likelihood")), "{likelihood}");
+        let expected = numbers("gradient");
+        for (index, expected) in
+            [(3, expected[0]), (0, expected[1]), (1, expected[2]), (2, expected[3]), (4, expected[4])]
+        {
+            assert!(close(gradient[index], expected), "{index}: {} {expected}", gradient[index]);
+        }
+        let posterior = Posterior::new(Kernel::new(&choices, &logs), points, &values);
+        for ((point, mean), deviation) in rows("elsewhere").iter().zip(numbers("mean")).zip(numbers("deviation")) {
+            let (found, found_deviation) = posterior.at(point);
+            assert!(close(found, mean) && close(found_deviation, deviation), "{found} {mean}");
+        }
+    }
+
+    #[test]
     fn fitting_climbs_and_the_posterior_passes_the_values() {
         let (points, values) = data();
         let start = prior(4);

@@ -24,6 +24,7 @@ use crate::search::population::Parent;
 use crate::search::scheduler::{Decision, Scheduler, StopReason};
 use crate::search::searcher::Searcher;
 use crate::search::space::Space;
+use crate::search::warm_start::Known;
 
 /// A sweep as a state machine: a function of specification, space, seed and the calls made.
 ///
@@ -63,8 +64,11 @@ pub struct Study {
 impl Study {
     /// A study in which nothing happened yet.
     pub fn new(spec: StudySpec, space: Space, seed: u64) -> Self {
+        let known: Vec<Known> = spec.prior.iter().filter_map(|observation| observation.known(&space)).collect();
+        let mut searcher = Searcher::new(&spec.searcher, &space, seed);
+        searcher.import(&space, &known);
         Self {
-            searcher: Searcher::new(&spec.searcher, &space, seed),
+            searcher,
             scheduler: Scheduler::new(&spec.scheduler, seed),
             trials: Vec::new(),
             log: Log::default(),
@@ -442,6 +446,7 @@ impl Study {
             Decision::Pause => {
                 record.phase = Phase::Paused;
                 self.paused.insert(trial);
+                self.searcher.pause(trial);
             }
             Decision::Stop(_) => record.phase = Phase::Stopped,
             Decision::Complete => record.phase = Phase::Complete,

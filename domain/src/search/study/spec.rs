@@ -6,6 +6,7 @@ use crate::search::population::Parent;
 use crate::search::scheduler::{SchedulerSpec, StopReason};
 use crate::search::searcher::SearcherSpec;
 use crate::search::space::Configuration;
+use crate::search::warm_start::Observation;
 
 /// What a study does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct StudySpec {
     /// Trials run in waves of so many, whose results count together; see [`super::Study`]. Without it results count when
     /// they arrive, which keeps slots busier.
     pub lock_step: Option<LockStep>,
+    /// Trials of earlier sweeps that the searcher knows from the beginning; those that do not fit the space are ignored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prior: Vec<Observation>,
 }
 
 /// Decisions that depend neither on timing nor on the number of slots.

@@ -5,12 +5,16 @@ use proptest::prelude::*;
 use super::simulate::{Portion, PowerLaw, Timeline, World, simulate};
 use super::*;
 use crate::random::{Purpose, Stream};
+use crate::search::cma_es::CmaEsSpec;
+use crate::search::nsga2::Nsga2Spec;
 use crate::search::population::PopulationSpec;
 use crate::search::scheduler::{
     AshaSpec, HyperbandSpec, MedianSpec, Mode, NoneSpec, PatienceSpec, PercentileSpec, SchedulerSpec, ThresholdSpec,
 };
 use crate::search::searcher::SearcherSpec;
-use crate::search::space::{Domain, Parameter};
+use crate::search::space::{Configuration, Domain, Parameter};
+use crate::search::tpe::TpeSpec;
+use crate::search::warm_start::Observation;
 
 fn space() -> Space {
     let number = |path: &str| Parameter {
@@ -23,7 +27,7 @@ fn space() -> Space {
 
 fn spec(scheduler: SchedulerSpec, trials: u32) -> StudySpec {
     let limits = Limits { trials: Some(trials), ..Limits::default() };
-    StudySpec { searcher: SearcherSpec::Random, scheduler, limits, lock_step: None }
+    StudySpec { searcher: SearcherSpec::Random, scheduler, limits, lock_step: None, prior: Vec::new() }
 }
 
 fn asha(eta: u32, mode: Mode) -> SchedulerSpec {
@@ -107,6 +111,76 @@ fn every_scheduler_comes_to_its_end_and_leaves_nothing_open() {
             assert!(ends.len() == study.trials().len() && ends.values().all(|n| *n == 1), "{scheduler:?}: {ends:?}");
         }
     }
+}
+
+fn learners() -> Vec<SearcherSpec> {
+    vec![
+        SearcherSpec::Tpe(TpeSpec { startup: 6, ..TpeSpec::default() }),
+        SearcherSpec::CmaEs(CmaEsSpec::default()),
+        SearcherSpec::Nsga2(Nsga2Spec { population: 6, ..Nsga2Spec::default() }),
+    ]
+}
+
+/// Six good trials around 0.7, many bad ones below, and one of another sweep altogether.
+fn prior() -> Vec<Observation> {
+    let observation = |point: [f64; 2], loss: f64| Observation {
+        configuration: space().decode(&point),
+        budget: 1,
+        losses: vec![loss.into()],
+    };
+    let good = (0..6).map(|i| observation([0.7, 0.7 + f64::from(i) / 1000.0], f64::from(i)));
+    let bad = (0..24).map(|i| observation([f64::from(i) / 48.0, f64::from(i * 7 % 24) / 24.0], 100.0 + f64::from(i)));
+    let mut prior: Vec<Observation> = good.chain(bad).collect();
+    prior.push(Observation { configuration: Configuration::new(), ..prior[0].clone() });
+    prior
+}
+
+#[test]
+fn searchers_that_learn_are_replayed_with_what_they_knew() {
+    for searcher in learners() {
+        for scheduler in [SchedulerSpec::None(NoneSpec { max: 4 }), asha(3, Mode::Pause), asha(3, Mode::Stop)] {
+            for lock_step in [None, Some(LockStep { wave: 5 })] {
+                let spec =
+                    StudySpec { searcher: searcher.clone(), lock_step, prior: prior(), ..spec(scheduler.clone(), 60) };
+                let (study, timeline) = play(spec.clone(), 4, 0, true);
+                assert!(matches!(timeline.reason, FinishReason::Done { .. }), "{spec:?}: {}", timeline.reason);
+                let facts: Vec<Fact> = study.facts().collect();
+                let again = Study::replayed(spec, space(), 3, &facts).unwrap();
+                let told = |study: &Study| {
+                    study.trials().iter().map(|t| (t.point().to_vec(), t.phase(), t.budget())).collect::<Vec<_>>()
+                };
+                assert_eq!(told(&again), told(&study));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_known_is_used_from_the_first_trial() {
+    for searcher in learners() {
+        let with = |prior: Vec<Observation>| {
+            let spec =
+                StudySpec { searcher: searcher.clone(), prior, ..spec(SchedulerSpec::None(NoneSpec { max: 1 }), 60) };
+            let mut study = Study::new(spec, space(), 3);
+            (0..10).for_each(|_| assert!(matches!(study.next(), Next::Start { .. })));
+            let distances = study.trials().iter().map(|trial| (trial.point()[0] - 0.7).abs());
+            distances.sum::<f64>() / 10.0
+        };
+        assert!(with(prior()) < 0.6 * with(Vec::new()), "{searcher:?}: {} {}", with(prior()), with(Vec::new()));
+    }
+}
+
+#[test]
+fn a_paused_trial_counts_in_its_generation() {
+    let points = |population: u32| {
+        let searcher = SearcherSpec::Nsga2(Nsga2Spec { population, ..Nsga2Spec::default() });
+        let (study, _) = play(StudySpec { searcher, ..spec(asha(3, Mode::Pause), 30) }, 4, 0, false);
+        study.trials().iter().map(|trial| trial.point().to_vec()).collect::<Vec<_>>()
+    };
+    let (learnt, spread) = (points(8), points(1000));
+    assert_eq!(learnt[..8], spread[..8]);
+    // Four are under way when the eighth comes to rest.
+    assert!(learnt.iter().zip(&spread).skip(12).all(|(a, b)| a != b));
 }
 
 #[test]

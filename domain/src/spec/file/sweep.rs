@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 use super::node::{self, Entry, Kind, Node};
 use super::section::{Collector, Section, Value, report_at};
 use super::{Problems, read_job, read_json, read_name, read_version};
+use crate::ids::RunName;
 use crate::search::{Configuration, Constraint, Parameter, Space};
 use crate::spec::sweep::{JobTemplate, SchedulerSpec, SweepBudget, SweepSpec, check};
 use crate::spec::{EvalMetric, JobSpec};
@@ -90,6 +91,7 @@ fn read_sweep<L: FnOnce(&Path) -> Result<String, String>>(
     let lock_step = sweep.or("lock_step", false, Value::boolean);
     let trial_retries = sweep.or("trial_retries", 0, count);
     let max_failed = sweep.or("max_failed", 10, count);
+    let warm_start = sweep.or("warm_start", Vec::new(), read_warm_start);
     sweep.finish();
 
     let report = |fault: check::Fault| report_at(root, problems, &fault.key, fault.message, fault.hint);
@@ -118,6 +120,8 @@ fn read_sweep<L: FnOnce(&Path) -> Result<String, String>>(
             lock_step: lock_step?,
             trial_retries: trial_retries?,
             max_failed: max_failed?,
+            warm_start: warm_start?,
+            prior: Vec::new(),
         })
     };
     let spec = spec()?;
@@ -150,7 +154,7 @@ struct JobTree {
 
 impl JobTree {
     /// As the job of a sweep, which alone says how it is called and how many workers there are.
-    fn adapted(mut self, name: &crate::ids::RunName, workers: u32) -> Self {
+    fn adapted(mut self, name: &RunName, workers: u32) -> Self {
         if let Some(keys) = self.tree.as_object_mut() {
             keys.insert("name".to_owned(), name.as_str().into());
             keys.insert("workers".to_owned(), workers.into());
@@ -220,6 +224,15 @@ fn read_constraint(value: &Value<'_>) -> Option<Constraint> {
     match Constraint::parse(value.text()?) {
         Ok(constraint) => Some(constraint),
         Err(error) => value.problem(format!("is no constraint: {error}"), None),
+    }
+}
+
+/// The name of a sweep, or a list of them.
+fn read_warm_start(value: &Value<'_>) -> Option<Vec<RunName>> {
+    match (value.is_text(), value.is_list()) {
+        (true, _) => read_name(value).map(|name| vec![name]),
+        (false, true) => value.list(read_name),
+        (false, false) => value.problem("must be the name of a sweep, or a list of names", None),
     }
 }
 

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Length;
+use crate::search::cma_es::CmaEsSpec;
+use crate::search::nsga2::Nsga2Spec;
 
 /// How configurations are chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +20,10 @@ pub enum SearcherSpec {
     Tpe(TpeOptions),
     /// Bayesian optimisation by a Gaussian process (Snoek et al. 2012).
     GaussianProcess(GaussianProcessOptions),
+    /// Evolution strategy with a covariance matrix (Hansen 2016), for one objective.
+    CmaEs(CmaEsOptions),
+    /// Genetic algorithm for several objectives (Deb et al. 2002).
+    Nsga2(Nsga2Options),
     /// Population based training (Jaderberg et al. 2017): trials copy weights from better ones and go on with changed
     /// values.
     Population(PopulationOptions),
@@ -32,7 +38,20 @@ impl SearcherSpec {
             SearcherSpec::Sobol => "sobol",
             SearcherSpec::Tpe(_) => "tpe",
             SearcherSpec::GaussianProcess(_) => "gaussian_process",
+            SearcherSpec::CmaEs(_) => "cma_es",
+            SearcherSpec::Nsga2(_) => "nsga2",
             SearcherSpec::Population(_) => "population",
+        }
+    }
+
+    /// Whether it learns from results, and so from those of earlier sweeps.
+    pub fn learns(&self) -> bool {
+        match self {
+            SearcherSpec::Grid(_) | SearcherSpec::Random | SearcherSpec::Sobol | SearcherSpec::Population(_) => false,
+            SearcherSpec::Tpe(_)
+            | SearcherSpec::GaussianProcess(_)
+            | SearcherSpec::CmaEs(_)
+            | SearcherSpec::Nsga2(_) => true,
         }
     }
 }
@@ -71,6 +90,39 @@ pub struct GaussianProcessOptions {
 impl Default for GaussianProcessOptions {
     fn default() -> Self {
         Self { startup: 10 }
+    }
+}
+
+/// Options of [`SearcherSpec::CmaEs`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CmaEsOptions {
+    /// Trials of a generation, at least 4. Default: `4 + 3 ln n` for `n` parameters.
+    pub population: Option<u32>,
+    /// Standard deviation of the first generation, as a share of every parameter's range, in (0, 1]. Default: 1/6.
+    pub sigma: f64,
+}
+
+impl Default for CmaEsOptions {
+    fn default() -> Self {
+        Self { population: None, sigma: CmaEsSpec::default().sigma }
+    }
+}
+
+/// Options of [`SearcherSpec::Nsga2`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Nsga2Options {
+    /// Parents, and trials of a generation. Default: 20.
+    pub population: u32,
+    /// Probability that a trial mixes two parents, in [0, 1]. Default: 0.9.
+    pub crossover_probability: f64,
+    /// Probability that a value is changed, in [0, 1]. Default: one in as many as there are.
+    pub mutation_probability: Option<f64>,
+}
+
+impl Default for Nsga2Options {
+    fn default() -> Self {
+        let Nsga2Spec { population, crossover_probability, mutation_probability, .. } = Nsga2Spec::default();
+        Self { population, crossover_probability, mutation_probability }
     }
 }
 

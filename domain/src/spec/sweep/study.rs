@@ -2,7 +2,9 @@
 
 use super::{SchedulerSpec as Rule, SearcherSpec as Choice, SweepSpec};
 use crate::batch::Length;
+use crate::search::cma_es::CmaEsSpec;
 use crate::search::gaussian_process::GaussianProcessSpec;
+use crate::search::nsga2::Nsga2Spec;
 use crate::search::population::PopulationSpec;
 use crate::search::scheduler::{
     AshaSpec, HyperbandSpec, MedianSpec, Mode, NoneSpec, PatienceSpec, PercentileSpec, SchedulerSpec, Statistic,
@@ -89,7 +91,8 @@ impl SweepSpec {
         };
         let lock_step = self.lock_step.then(|| LockStep { wave: self.max_concurrent.unwrap_or(WAVE) });
         let scheduler = scheduler(self, &job, unit)?;
-        Ok((StudySpec { searcher: searcher(self), scheduler, limits, lock_step }, unit))
+        let prior = self.prior.clone();
+        Ok((StudySpec { searcher: searcher(self), scheduler, limits, lock_step, prior }, unit))
     }
 }
 
@@ -108,6 +111,15 @@ fn searcher(sweep: &SweepSpec) -> SearcherSpec {
         Choice::GaussianProcess(options) => SearcherSpec::GaussianProcess(GaussianProcessSpec {
             startup: options.startup,
             ..GaussianProcessSpec::default()
+        }),
+        Choice::CmaEs(options) => {
+            SearcherSpec::CmaEs(CmaEsSpec { population: options.population, sigma: options.sigma })
+        }
+        Choice::Nsga2(options) => SearcherSpec::Nsga2(Nsga2Spec {
+            population: options.population,
+            crossover_probability: options.crossover_probability,
+            mutation_probability: options.mutation_probability,
+            ..Nsga2Spec::default()
         }),
     }
 }

@@ -2,8 +2,9 @@ use super::super::section::{Interval, Section, Value};
 use crate::batch::Length;
 use crate::spec::EvalMetric;
 use crate::spec::sweep::{
-    AshaOptions, BanditOptions, GaussianProcessOptions, Goal, GridOptions, Objective, PatienceOptions,
-    PercentileOptions, PopulationOptions, RungMode, SchedulerSpec, SearcherSpec, ThresholdOptions, TpeOptions,
+    AshaOptions, BanditOptions, CmaEsOptions, GaussianProcessOptions, Goal, GridOptions, Nsga2Options, Objective,
+    PatienceOptions, PercentileOptions, PopulationOptions, RungMode, SchedulerSpec, SearcherSpec, ThresholdOptions,
+    TpeOptions,
 };
 
 pub(super) fn natural(metric: EvalMetric) -> Objective {
@@ -38,15 +39,19 @@ enum SearcherKind {
     Sobol,
     Tpe,
     GaussianProcess,
+    CmaEs,
+    Nsga2,
     Population,
 }
 
-const SEARCHERS: [(&str, SearcherKind); 6] = [
+const SEARCHERS: [(&str, SearcherKind); 8] = [
     ("grid", SearcherKind::Grid),
     ("random", SearcherKind::Random),
     ("sobol", SearcherKind::Sobol),
     ("tpe", SearcherKind::Tpe),
     ("gaussian_process", SearcherKind::GaussianProcess),
+    ("cma_es", SearcherKind::CmaEs),
+    ("nsga2", SearcherKind::Nsga2),
     ("population", SearcherKind::Population),
 ];
 
@@ -71,6 +76,8 @@ pub(super) fn read_searcher(value: &Value<'_>) -> Option<SearcherSpec> {
             let startup = section.or("startup", GaussianProcessOptions::default().startup, count);
             startup.map(|startup| SearcherSpec::GaussianProcess(GaussianProcessOptions { startup }))
         }
+        SearcherKind::CmaEs => read_cma_es(&section).map(SearcherSpec::CmaEs),
+        SearcherKind::Nsga2 => read_nsga2(&section).map(SearcherSpec::Nsga2),
         SearcherKind::Population => read_population(&section).map(SearcherSpec::Population),
     };
     section.finish();
@@ -83,6 +90,24 @@ fn read_tpe(section: &Section<'_>) -> Option<TpeOptions> {
     let candidates = section.or("candidates", default.candidates, count);
     let good_share = section.or("good_share", default.good_share, number);
     Some(TpeOptions { startup: startup?, candidates: candidates?, good_share: good_share? })
+}
+
+fn read_cma_es(section: &Section<'_>) -> Option<CmaEsOptions> {
+    let population = section.optional("population", count);
+    let sigma = section.or("sigma", CmaEsOptions::default().sigma, number);
+    Some(CmaEsOptions { population: population?, sigma: sigma? })
+}
+
+fn read_nsga2(section: &Section<'_>) -> Option<Nsga2Options> {
+    let default = Nsga2Options::default();
+    let population = section.or("population", default.population, count);
+    let crossover_probability = section.or("crossover_probability", default.crossover_probability, number);
+    let mutation_probability = section.optional("mutation_probability", number);
+    Some(Nsga2Options {
+        population: population?,
+        crossover_probability: crossover_probability?,
+        mutation_probability: mutation_probability?,
+    })
 }
 
 fn read_population(section: &Section<'_>) -> Option<PopulationOptions> {

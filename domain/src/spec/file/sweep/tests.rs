@@ -4,6 +4,8 @@ use crate::search::{Condition, Domain, Parameter, Value};
 use crate::spec::sweep::{AshaOptions, Goal, Objective, RungMode, SearcherSpec, TpeOptions};
 use crate::spec::{ModelSpec, OptimizerRule};
 
+mod searchers;
+
 const JOB: &str = "\
 version: 1
 name: digits
@@ -67,6 +69,7 @@ elastic: true
 lock_step: true
 trial_retries: 2
 max_failed: 4
+warm_start: [first, second.3]
 ";
 
 fn load(path: &Path) -> Result<String, String> {
@@ -152,6 +155,8 @@ fn every_key_is_read() {
     assert_eq!(spec.budget, SweepBudget { trials: Some(60), steps: Some(100_000), seconds: Some(3600) });
     assert_eq!((spec.seed, spec.workers_per_trial, spec.max_concurrent, spec.priority), (7, 2, Some(3), -5));
     assert_eq!((spec.elastic, spec.lock_step, spec.trial_retries, spec.max_failed), (true, true, 2, 4));
+    assert_eq!(spec.warm_start.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["first", "second.3"]);
+    assert!(spec.prior.is_empty());
 }
 
 #[test]
@@ -218,6 +223,9 @@ fn the_examples_are_read() {
         (include_str!("../../../../../configs/grid-sweep.yaml"), 4),
         (include_str!("../../../../../configs/conditional-sweep.yaml"), 6),
         (include_str!("../../../../../configs/tradeoff-sweep.yaml"), 3),
+        (include_str!("../../../../../configs/cma-es-sweep.yaml"), 5),
+        (include_str!("../../../../../configs/nsga2-sweep.yaml"), 4),
+        (include_str!("../../../../../configs/warm-start-sweep.yaml"), 3),
     ] {
         let load = |path: &Path| {
             assert_eq!(path, Path::new("/configs/digits-vit.yaml"));
@@ -466,7 +474,7 @@ fn each_mistake_in_the_method_has_its_place_and_its_remedy() {
             (
                 "type: tpe",
                 "type: tpa",
-                "22:9: searcher.type: must be grid, random, sobol, tpe, gaussian_process or population (\"tpa\")\n  hint: did you mean tpe?",
+                "22:9: searcher.type: must be grid, random, sobol, tpe, gaussian_process, cma_es, nsga2 or population (\"tpa\")\n  hint: did you mean tpe?",
             ),
             ("startup: 5", "startup: 0", "23:12: searcher.startup: must be a whole number from 1 to 1000000 (0)"),
             ("good_share: 0.25", "good_share: 1", "25:15: searcher.good_share: must be a number > 0 and < 1 (1)"),
@@ -572,7 +580,7 @@ s/sweep.yaml:6:30: space.model.depth.integer[1]: must be a whole number (\"x\")
 s/sweep.yaml:7:15: constraints[0]: is no constraint: expected a value, found end at character 4 (\"1 +\")
 s/sweep.yaml:8:30: scheduler.eta: must be a whole number from 0 to 4294967295 (\"many\")
 s/sweep.yaml:9:1: unknown: unknown key
-  hint: known keys: constraints, elastic, job, lock_step, max_concurrent, max_failed, max_seconds, max_steps, name, objectives, priority, scheduler, searcher, seed, space, trial_retries, trials, version, workers_per_trial
+  hint: known keys: constraints, elastic, job, lock_step, max_concurrent, max_failed, max_seconds, max_steps, name, objectives, priority, scheduler, searcher, seed, space, trial_retries, trials, version, warm_start, workers_per_trial
 s/jobs/wrong.yaml:5:74: model.depth: must be a whole number from 1 to 1048576 (\"two\")
 5 problems";
     assert_eq!(shown(text), expected);

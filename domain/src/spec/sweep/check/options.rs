@@ -4,11 +4,12 @@ use super::Fault;
 use crate::batch::Length;
 use crate::ids::RUN_NAME_BYTES_MAX;
 use crate::search::grid::{GRID_POINTS_MAX, Grid};
-use crate::search::{Choice, Space};
+use crate::search::{Choice, Observation, Space};
 use crate::spec::file::{STEPS_MAX, WORKERS_MAX};
 use crate::spec::sweep::{
-    AshaOptions, BanditOptions, GaussianProcessOptions, Goal, GridOptions, PatienceOptions, PercentileOptions,
-    PopulationOptions, SchedulerSpec, SearcherSpec, SweepBudget, SweepSpec, ThresholdOptions, TpeOptions,
+    AshaOptions, BanditOptions, CmaEsOptions, GaussianProcessOptions, Goal, GridOptions, Nsga2Options, PatienceOptions,
+    PercentileOptions, PopulationOptions, SchedulerSpec, SearcherSpec, SweepBudget, SweepSpec, ThresholdOptions,
+    TpeOptions,
 };
 use crate::spec::{Every, JobSpec};
 
@@ -43,6 +44,8 @@ pub(in crate::spec) fn options(spec: &SweepSpec) -> Vec<Fault> {
         lock_step: _,
         trial_retries,
         max_failed,
+        warm_start: _,
+        prior: _,
     } = spec;
     let mut wrong = Wrong(Vec::new());
     wrong.unless(name.as_str().len() <= SWEEP_NAME_BYTES_MAX, &["name"], || {
@@ -62,6 +65,10 @@ pub(in crate::spec) fn options(spec: &SweepSpec) -> Vec<Fault> {
     wrong.count(&["trial_retries"], *trial_retries, 0, TRIALS_MAX);
     wrong.count(&["max_failed"], *max_failed, 1, TRIALS_MAX);
     self::searcher(searcher, space, &mut wrong);
+    wrong.unless(spec.objectives.len() <= 1 || !matches!(searcher, SearcherSpec::CmaEs(_)), &["objectives"], || {
+        "must be one metric for the searcher cma_es: nsga2, tpe and gaussian_process know several".to_owned()
+    });
+    warm_start(spec, &mut wrong);
     let job = spec.base_job().ok();
     let lengths = Lengths::of(job.as_ref(), space);
     population_alone(searcher, scheduler, &mut wrong);
@@ -94,6 +101,10 @@ impl Wrong {
                 "must be a number > 0 and < 1".to_owned()
             }
         });
+    }
+
+    fn probability(&mut self, key: &[&str], value: f64) {
+        self.unless((0.0..=1.0).contains(&value), key, || "must be a number >= 0 and <= 1".to_owned());
     }
 
     fn length(&mut self, key: &[&str], length: Length) {
@@ -162,8 +173,36 @@ fn searcher(searcher: &SearcherSpec, space: &Space, wrong: &mut Wrong) {
         SearcherSpec::GaussianProcess(GaussianProcessOptions { startup }) => {
             wrong.count(&["searcher", "startup"], *startup, 1, TRIALS_MAX);
         }
+        SearcherSpec::CmaEs(CmaEsOptions { population, sigma }) => {
+            wrong.count(&["searcher", "population"], population.unwrap_or(4), 4, TRIALS_MAX);
+            wrong.unless(*sigma > 0.0 && *sigma <= 1.0, &["searcher", "sigma"], || {
+                "must be a number > 0 and <= 1".to_owned()
+            });
+        }
+        SearcherSpec::Nsga2(Nsga2Options { population, crossover_probability, mutation_probability }) => {
+            wrong.count(&["searcher", "population"], *population, 2, TRIALS_MAX);
+            wrong.probability(&["searcher", "crossover_probability"], *crossover_probability);
+            wrong.probability(&["searcher", "mutation_probability"], mutation_probability.unwrap_or(0.0));
+        }
         SearcherSpec::Population(options) => population(options, wrong),
     }
+}
+
+fn warm_start(spec: &SweepSpec, wrong: &mut Wrong) {
+    let SweepSpec { name, searcher, warm_start, prior, space, objectives, .. } = spec;
+    wrong.unless(warm_start.is_empty() || searcher.learns(), &["warm_start"], || {
+        format!("has no use for the searcher {}, which does not learn from results", searcher.name())
+    });
+    for (index, earlier) in warm_start.iter().enumerate() {
+        let place = format!("[{index}]");
+        wrong.unless(earlier != name, &["warm_start", &place], || "is this sweep itself".to_owned());
+        let is_first = !warm_start[..index].contains(earlier);
+        wrong.unless(is_first, &["warm_start", &place], || format!("{earlier} stands here twice"));
+    }
+    // Conditions are looked up only in a space in order.
+    let is_right = super::parameters(space.parameters()).is_empty();
+    let fits = |one: &Observation| one.losses.len() == objectives.len() && one.known(space).is_some();
+    wrong.unless(!is_right || prior.iter().all(fits), &["prior"], || "holds a trial that does not fit".to_owned());
 }
 
 fn grid(points: Option<u32>, space: &Space, wrong: &mut Wrong) {
@@ -190,9 +229,7 @@ fn population(options: &PopulationOptions, wrong: &mut Wrong) {
     let PopulationOptions { population, interval: _, quantile, resample_probability, perturb } = options;
     wrong.count(&["searcher", "population"], *population, 2, TRIALS_MAX);
     wrong.share(&["searcher", "quantile"], *quantile, 0.5);
-    wrong.unless((0.0..=1.0).contains(resample_probability), &["searcher", "resample_probability"], || {
-        "must be a number >= 0 and <= 1".to_owned()
-    });
+    wrong.probability(&["searcher", "resample_probability"], *resample_probability);
     let is_factor = |factor: &f64| factor.is_finite() && *factor > 0.0 && *factor != 1.0;
     wrong.unless(perturb.iter().all(is_factor), &["searcher", "perturb"], || {
         "must be two factors > 0, none of them 1".to_owned()
