@@ -1,5 +1,6 @@
 //! Talking to a coordinator.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -35,6 +36,27 @@ pub(crate) struct CheckpointFile {
     pub(crate) spec: JobSpec,
     /// A safetensors file.
     pub(crate) bytes: Vec<u8>,
+}
+
+/// A sweep with what came of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SweepResults {
+    pub(crate) sweep: v1::Sweep,
+    /// What the steps of each trial took, by number.
+    pub(crate) efforts: BTreeMap<u32, v1::TrialEffort>,
+    /// The trials that no other one beats.
+    pub(crate) front: BTreeSet<u32>,
+    /// Which parameters mattered; absent where nobody asked.
+    pub(crate) importance: Option<v1::SweepImportance>,
+    /// What ending trials early saved.
+    pub(crate) saved: Option<v1::SweepSaved>,
+}
+
+impl SweepResults {
+    /// The sweep alone.
+    pub(crate) fn of(sweep: v1::Sweep) -> Self {
+        Self { sweep, ..Self::default() }
+    }
 }
 
 /// Whether a checkpoint is wanted with all that training needs.
@@ -92,6 +114,29 @@ impl Client {
     pub(crate) async fn sweep(&mut self, name: &RunName) -> Result<v1::Sweep, tonic::Status> {
         let request = v1::GetSweepRequest { name: name.to_string() };
         given(self.sweeps.get_sweep(request).await?.into_inner().sweep, "GetSweepResponse.sweep")
+    }
+
+    /// A sweep with what came of it so far.
+    pub(crate) async fn sweep_results(&mut self, name: &RunName) -> Result<SweepResults, tonic::Status> {
+        let request = v1::GetSweepResultsRequest { name: name.to_string() };
+        let v1::GetSweepResultsResponse { sweep, efforts, front, importance, saved } =
+            self.sweeps.get_sweep_results(request).await?.into_inner();
+        Ok(SweepResults {
+            sweep: given(sweep, "GetSweepResultsResponse.sweep")?,
+            efforts: efforts.into_iter().map(|effort| (effort.number, effort)).collect(),
+            front: front.into_iter().collect(),
+            importance,
+            saved,
+        })
+    }
+
+    /// The evaluations of all trials of a sweep, by trial.
+    pub(crate) async fn sweep_evals(
+        &mut self,
+        name: &RunName,
+    ) -> Result<Streaming<v1::ReadSweepEvalsResponse>, tonic::Status> {
+        let request = v1::ReadSweepEvalsRequest { name: name.to_string() };
+        Ok(self.sweeps.read_sweep_evals(request).await?.into_inner())
     }
 
     pub(crate) async fn all_sweeps(&mut self) -> Result<Vec<v1::Sweep>, tonic::Status> {

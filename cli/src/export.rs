@@ -64,20 +64,55 @@ pub(crate) fn must_be_new(mut paths: impl Iterator<Item = PathBuf>) -> Result<()
 
 /// Makes a file of `bytes` that is whole or not there, also after a crash.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let shown = path.display().to_string();
-    let half = path.with_extension("part");
-    let written = write_synced(&half, bytes).and_then(|()| std::fs::rename(&half, path));
-    if written.is_err() {
-        // Nothing half-written stays; that it may not have come to exist is no other error.
-        let _ = std::fs::remove_file(&half);
-    }
-    Ok(written.with_context(|| format!("cannot write {shown}"))?)
+    let half = Half::create(path)?;
+    let written = (&half.file).write_all(bytes);
+    written.with_context(|| half.cannot_write())?;
+    half.finish()
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = std::fs::File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+/// A file that is being written, under a name of its own. Unless it is finished, nothing of it stays.
+pub(crate) struct Half {
+    /// Where its bytes go.
+    pub(crate) file: std::fs::File,
+    half: PathBuf,
+    whole: PathBuf,
+}
+
+impl Half {
+    /// Begins the file that is to be `path`.
+    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
+        let half = path.with_extension("part");
+        let created = std::fs::File::create(&half).with_context(|| format!("cannot write {}", path.display()));
+        let file = created.map_err(Failure::config)?;
+        Ok(Self { file, half, whole: path.to_owned() })
+    }
+
+    /// The beginning of an error message.
+    pub(crate) fn cannot_write(&self) -> String {
+        format!("cannot write {}", self.whole.display())
+    }
+
+    /// Gives the file its name, once its bytes are on the disk.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        let finished = self.file.sync_all().and_then(|()| std::fs::rename(&self.half, &self.whole));
+        Ok(finished.with_context(|| self.cannot_write())?)
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        // After the end there is none under this name, and an error before it has been told.
+        let _ = std::fs::remove_file(&self.half);
+    }
+}
+
+/// Refuses to replace a file of data, before anything is asked for it.
+pub(crate) fn must_be_new_file(path: &Path) -> Result<(), Failure> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let message = format!("{} exists already", path.display());
+    Err(Failure::config(anyhow::Error::msg(message)).hint("name another file, or remove this one"))
 }
 
 #[cfg(test)]

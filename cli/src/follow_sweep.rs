@@ -7,7 +7,7 @@ use proto::v1::{RunState, Sweep, SweepTrial, TrialState, WatchSweepResponse};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use crate::client::Client;
+use crate::client::{Client, SweepResults};
 use crate::cluster::Cluster;
 use crate::exit::{Exit, Failure};
 use crate::follow::{Watched, Watching, coordinator_ended, next_event, request_stop};
@@ -18,7 +18,7 @@ use crate::workers::WorkerEvent;
 /// How following came to its end.
 pub(crate) enum SweepEnded {
     /// The sweep came to rest.
-    Sweep(Box<Sweep>),
+    Sweep(Box<SweepResults>),
     /// A user left; the sweep goes on elsewhere.
     Detached,
     /// A user does not want to wait for it to come to rest.
@@ -54,7 +54,9 @@ pub(crate) async fn follow(
                 }
                 if is_ended(&newest) {
                     newest.trials = trials.into_values().collect();
-                    return Ok(SweepEnded::Sweep(Box::new(newest)));
+                    // A coordinator that ends just now takes with it what only it can tell.
+                    let results = watching.client.sweep_results(name).await;
+                    return Ok(SweepEnded::Sweep(Box::new(results.unwrap_or_else(|_| SweepResults::of(newest)))));
                 }
             }
             event = next_event(&mut workers) => {
@@ -99,10 +101,11 @@ pub(crate) fn conclude(ended: SweepEnded, name: &RunName, show: &sweep::Show) ->
         }
         SweepEnded::Sweep(ended) => {
             show.summary(&ended)?;
-            match ended.state() {
+            match ended.sweep.state() {
                 RunState::Completed => Ok(Exit::Done),
                 RunState::Failed => {
-                    Err(Failure::failed(anyhow::Error::msg(format!("sweep {name} failed: {}", escape(&ended.reason)))))
+                    let message = format!("sweep {name} failed: {}", escape(&ended.sweep.reason));
+                    Err(Failure::failed(anyhow::Error::msg(message)))
                 }
                 _ => {
                     show.say(&format!("stopped before the end\n  hint: {resume}"));

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use domain::batch::BatchPlan;
 use domain::ids::RunName;
 use domain::record::StepRecord;
 use domain::spec::JobSpec;
@@ -32,6 +33,12 @@ impl Picture {
     pub(crate) fn sweep(&self, name: &RunName) -> Option<&SweepView> {
         let place = self.view.sweeps.binary_search_by(|sweep| sweep.name.cmp(name)).ok()?;
         self.view.sweeps.get(place)
+    }
+
+    /// The samples of a run by step, if a worker has told how many there are.
+    pub(crate) fn plan(&self, run: &RunName) -> Option<BatchPlan> {
+        let data = self.data.get(run).filter(|data| data.train_samples > 0)?;
+        Some(self.specs.get(run)?.batch_plan(data.train_samples))
     }
 
     /// A run for the wire.

@@ -74,7 +74,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         shutdown: ending.clone(),
     };
     let (driver, handle) = Driver::start(parts, journal).await?;
-    let sweeps = SweepsService::new(handle.clone());
+    let sweeps = SweepsService::new(handle.clone(), store.clone());
     let control = ControlService::new(handle.clone(), store.clone(), checkpoints);
     let worker_link = WorkerLinkService::new(handle, tasks.clone(), ending.clone());
     let published = Address::publish(&state_dir, address).map_err(cannot)?;

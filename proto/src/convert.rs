@@ -15,7 +15,8 @@ mod sweep;
 
 pub use self::run::{DataFacts, EVALS_SHOWN_MAX, run_to_wire};
 pub use self::sweep::{
-    fact_from_json, fact_to_json, sweep_spec_from_json, sweep_spec_to_json, sweep_to_wire, sweep_trial_to_wire,
+    effort_to_wire, fact_from_json, fact_to_json, importances_to_wire, saved_to_wire, sweep_spec_from_json,
+    sweep_spec_to_json, sweep_to_wire, sweep_trial_to_wire,
 };
 
 /// Why a message does not hold together.

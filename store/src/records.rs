@@ -3,8 +3,11 @@
 //! A run can go back to an earlier state and make steps again in a newer generation. Nothing is deleted then: the
 //! records left behind are marked, and the others are the *live lineage*, which holds each position once.
 
-use domain::ids::{Generation, RunName, Step};
+use std::collections::BTreeSet;
+
+use domain::ids::{Generation, RunName, Step, WorkerId};
 use domain::record::{EvalRecord, Position, Read, Record, StepRecord};
+use domain::results::Effort;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::error::column;
@@ -149,6 +152,53 @@ pub(crate) fn read(
         records.pop();
     }
     Ok(records)
+}
+
+/// Evaluations of the live lineage after `after`, in order.
+pub(crate) fn read_evals(
+    connection: &Connection,
+    run: &RunName,
+    after: Step,
+    limit: usize,
+) -> Result<Vec<EvalRecord>, StoreError> {
+    let mut select = connection.prepare_cached(
+        "SELECT step, generation, loss, accuracy, samples
+         FROM records WHERE run = ?1 AND step > ?2 AND kind = 1 AND rolled_back = 0 ORDER BY step LIMIT ?3",
+    )?;
+    let after = i64::try_from(after.0).unwrap_or(i64::MAX);
+    let eval = |row: &Row<'_>| {
+        Ok(EvalRecord {
+            step: Step(row.get::<_, i64>(0)? as u64),
+            generation: Generation(row.get::<_, i64>(1)? as u64),
+            loss: f64::from_bits(row.get::<_, i64>(2)? as u64),
+            accuracy: f64::from_bits(row.get::<_, i64>(3)? as u64),
+            samples: row.get::<_, i64>(4)? as u64,
+        })
+    };
+    let rows = select.query_map(params![run.as_str(), after, page(limit) as i64], eval)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// What all steps of a run took, rolled back or not. The members of a group do not change within a generation, and each
+/// reads a part of every step; so they are counted in the first step of each.
+pub(crate) fn effort(connection: &Connection, run: &RunName) -> Result<Effort, StoreError> {
+    // SQLite gives columns beside a min() from the row that has it.
+    let mut select = connection.prepare_cached(
+        "SELECT min(step), count(*), sum(micros), reads FROM records WHERE run = ?1 AND kind = 0 GROUP BY generation",
+    )?;
+    let mut rows = select.query([run.as_str()])?;
+    let mut effort = Effort::default();
+    while let Some(row) = rows.next()? {
+        let step = row.get::<_, i64>(0)? as u64;
+        let blob = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+        let reads =
+            reads::decode(blob).map_err(|cause| StoreError::DamagedRecord { run: run.to_string(), step, cause })?;
+        let members: BTreeSet<WorkerId> = reads.iter().map(|read| read.worker).collect();
+        let seconds = row.get::<_, i64>(2)? as f64 / 1e6;
+        effort.steps += row.get::<_, i64>(1)? as u64;
+        effort.worker_seconds += seconds * members.len().max(1) as f64;
+    }
+    Ok(effort)
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {

@@ -4,7 +4,8 @@ use std::thread::{self, JoinHandle};
 
 use domain::engine::Event;
 use domain::ids::{Generation, RunName, Step, Time};
-use domain::record::{Position, Record};
+use domain::record::{EvalRecord, Position, Record};
+use domain::results::Effort;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -96,6 +97,19 @@ impl Store {
     pub async fn read_records(&self, run: &RunName, after: Step, limit: usize) -> Result<Vec<Record>, StoreError> {
         let run = run.clone();
         self.read(move |connection| records::read(connection, &run, after, limit)).await
+    }
+
+    /// The evaluations of the live lineage after step `after`, in order, at most `limit` (1 to
+    /// [`PAGE_MAX`](crate::PAGE_MAX)); go on with the last step.
+    pub async fn read_evals(&self, run: &RunName, after: Step, limit: usize) -> Result<Vec<EvalRecord>, StoreError> {
+        let run = run.clone();
+        self.read(move |connection| records::read_evals(connection, &run, after, limit)).await
+    }
+
+    /// What all steps of a run took, those that were rolled back included.
+    pub async fn effort(&self, run: &RunName) -> Result<Effort, StoreError> {
+        let run = run.clone();
+        self.read(move |connection| records::effort(connection, &run)).await
     }
 
     /// The ledger after `after`, rolled-back steps included and marked, by step and then generation. At most `limit`

@@ -9,7 +9,8 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use self::place::{PlaceArgs, StateDirArgs};
 pub(crate) use self::sweep::{
-    ExplainArgs, PlanArgs, ReplayArgs, SweepArgs, SweepBestArgs, SweepRunArgs, SweepShowArgs, SweepVerb,
+    CurvesFormat, ExplainArgs, PlanArgs, ReplayArgs, SweepArgs, SweepBestArgs, SweepCurvesArgs, SweepRunArgs,
+    SweepShowArgs, SweepVerb,
 };
 pub(crate) use self::verbs::{
     AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, CompletionsArgs,
@@ -113,6 +114,9 @@ mod tests {
             "phalanx sweep sweep.yaml --workers 2 --threads 1 --name again --json",
             "phalanx sweep sweep.yaml --coordinator http://10.0.0.1:7070",
             "phalanx sweep show digits --csv",
+            "phalanx sweep show digits --parquet trials.parquet",
+            "phalanx sweep curves digits --parquet curves.parquet --state-dir s",
+            "phalanx sweep curves digits --json",
             "phalanx sweep best digits --export model",
             "phalanx explain digits/7",
             "phalanx replay digits --eta 3",
@@ -160,6 +164,10 @@ mod tests {
             ("phalanx launch job.yaml --coordinator http://a:1 --profile", ArgumentConflict),
             ("phalanx sweep", DisplayHelpOnMissingArgumentOrSubcommand),
             ("phalanx sweep show", MissingRequiredArgument),
+            ("phalanx sweep show digits --csv --parquet f", ArgumentConflict),
+            ("phalanx sweep show digits --json --csv", ArgumentConflict),
+            ("phalanx sweep curves digits", MissingRequiredArgument),
+            ("phalanx sweep curves digits --csv --json", ArgumentConflict),
             ("phalanx sweep sweep.yaml --workers 0", ValueValidation),
             ("phalanx replay digits --eta 1", ValueValidation),
             ("phalanx plan sweep.yaml --seconds 0", ValueValidation),

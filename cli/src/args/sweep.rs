@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, value_parser};
+use clap::{ArgGroup, Args, Subcommand, value_parser};
 use domain::ids::RunName;
 use domain::spec::file::WORKERS_MAX;
 
@@ -18,8 +18,10 @@ pub(crate) struct SweepArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SweepVerb {
-    /// Show the trials of a sweep, the best first
+    /// Show what came of a sweep: the best trials, which parameters mattered, what early stopping saved
     Show(SweepShowArgs),
+    /// Give out the learning curves: every evaluation of every trial
+    Curves(SweepCurvesArgs),
     /// Show the best trial, or export its model
     Best(SweepBestArgs),
 }
@@ -51,20 +53,76 @@ pub(crate) struct SweepRunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = SHOW_EXAMPLES)]
 pub(crate) struct SweepShowArgs {
     /// The sweep
     pub(crate) sweep: RunName,
     /// Print JSON, with all trials
-    #[arg(long, conflicts_with = "csv")]
+    #[arg(long, conflicts_with_all = ["csv", "parquet"])]
     pub(crate) json: bool,
-    /// Print all trials as comma-separated values
-    #[arg(long)]
+    /// Print all trials as comma-separated values, a row for each
+    #[arg(long, conflicts_with = "parquet")]
     pub(crate) csv: bool,
+    /// Write all trials to this new file, with typed columns for pandas, Polars or DuckDB
+    #[arg(long, value_name = "FILE")]
+    pub(crate) parquet: Option<PathBuf>,
     /// Trials to list
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) top: usize,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
+}
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  phalanx sweep show digits --top 20
+  phalanx sweep show digits --parquet trials.parquet
+  python -c 'import pandas; print(pandas.read_parquet(\"trials.parquet\"))'";
+
+#[derive(Debug, Args)]
+#[command(after_help = CURVES_EXAMPLES)]
+#[command(group(ArgGroup::new("format").required(true).args(["json", "csv", "parquet"])))]
+pub(crate) struct SweepCurvesArgs {
+    /// The sweep
+    pub(crate) sweep: RunName,
+    /// Print one JSON object for each evaluation
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print comma-separated values: trial, step, metric, value
+    #[arg(long)]
+    pub(crate) csv: bool,
+    /// Write these columns to this new file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) parquet: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+const CURVES_EXAMPLES: &str = "\
+Examples:
+  phalanx sweep curves digits --csv | grep ^7,
+  phalanx sweep curves digits --parquet curves.parquet";
+
+/// What curves are given out as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CurvesFormat<'a> {
+    /// An object on each line.
+    Json,
+    /// Comma-separated values.
+    Csv,
+    /// A file.
+    Parquet(&'a Path),
+}
+
+impl SweepCurvesArgs {
+    /// The one that was asked for.
+    pub(crate) fn format(&self) -> CurvesFormat<'_> {
+        match &self.parquet {
+            Some(path) => CurvesFormat::Parquet(path),
+            None if self.json => CurvesFormat::Json,
+            None => CurvesFormat::Csv,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -1,15 +1,16 @@
 //! `phalanx explain`: what became of a trial, and why.
 
+use domain::engine::MetricValue;
 use domain::ids::RunName;
-use domain::search::study::Fact;
-use domain::spec::sweep::Unit;
-use proto::v1::Sweep;
+use domain::search::study::{AfterFailure, Fact};
+use domain::spec::sweep::{Objective, Unit};
+use proto::v1::{Sweep, TrialState};
 use serde_json::json;
 
 use crate::args::ExplainArgs;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
-use crate::output::{escape, print, sweep};
+use crate::output::{escape, print, sweep, terminal_width, wrap};
 use crate::session::Session;
 
 pub(crate) async fn run(args: ExplainArgs) -> Result<Exit, Failure> {
@@ -21,17 +22,25 @@ pub(crate) async fn run(args: ExplainArgs) -> Result<Exit, Failure> {
     let Some(trial) = found.trials.iter().find(|trial| trial.number == number) else {
         let begun = found.trials.len();
         let message = format!("sweep {name} has no trial {number}, {begun} have begun");
-        return Err(Failure::config(anyhow::Error::msg(message)));
+        return Err(Failure::config(anyhow::Error::msg(message)).hint(format!("phalanx sweep show {name} lists them")));
     };
     let facts: Vec<&Fact> = facts.iter().filter(|fact| fact.trial() == Some(number)).collect();
     if args.json {
         print(&json!({ "sweep": found.name, "trial": sweep::trial_json(trial), "facts": facts }).to_string())?;
         return Ok(Exit::Done);
     }
-    let unit =
-        sweep::spec(&found).and_then(|spec| spec.study_spec().ok()).map_or("", |(_, unit): (_, Unit)| unit.name());
-    let mut lines = vec![sweep::trial_text(&found, trial), String::new()];
-    lines.extend(facts.iter().filter_map(|fact| fact_line(fact, unit)));
+    let spec = sweep::spec(&found);
+    let unit = spec.as_ref().and_then(|spec| spec.study_spec().ok()).map(|(_, unit)| unit);
+    let objectives = spec.map(|spec| spec.objectives).unwrap_or_default();
+    let width = terminal_width();
+    let mut trial = trial.clone();
+    if trial.state() == TrialState::Pruned {
+        // The last of the facts says why, in full.
+        trial.reason.clear();
+    }
+    let mut lines = vec![sweep::trial_text(&found, &trial, width), String::new()];
+    let facts = facts.iter().filter_map(|fact| fact_line(fact, &objectives, unit));
+    lines.extend(facts.map(|line| wrap(&line, 2, width)));
     print(&lines.join("\n"))?;
     Ok(Exit::Done)
 }
@@ -50,24 +59,26 @@ fn trial(text: &str) -> Result<(RunName, u32), Failure> {
     })
 }
 
-fn fact_line(fact: &Fact, unit: &str) -> Option<String> {
-    let losses = |losses: &[domain::engine::MetricValue]| {
-        let shown: Vec<String> = losses.iter().map(|loss| format!("{:.4}", f64::from(*loss))).collect();
-        shown.join(", ")
-    };
+fn fact_line(fact: &Fact, objectives: &[Objective], unit: Option<Unit>) -> Option<String> {
+    let length = |budget: u64| sweep::length_text(budget, unit);
+    let values = |losses: &[MetricValue]| sweep::losses_text(losses, objectives);
     Some(match fact {
-        Fact::Started { target, parent: None, .. } => format!("started, to rest after {target} {unit}"),
+        Fact::Started { target, parent: None, .. } => format!("started, to rest after {}", length(*target)),
         Fact::Started { target, parent: Some(parent), .. } => {
-            let (trial, budget) = (parent.trial, parent.budget);
-            format!("started as a copy of trial {trial} at {budget} {unit}, to rest after {target}")
+            let (trial, budget) = (parent.trial, length(parent.budget));
+            format!("started as a copy of trial {trial} after {budget}, to rest after {}", length(*target))
         }
-        Fact::Resumed { target, .. } => format!("taken up again, to rest after {target} {unit}"),
-        Fact::Measured { budget, losses: measured, .. } => format!("after {budget} {unit}: loss {}", losses(measured)),
-        Fact::Rested { budget, losses: measured, decision, .. } => {
-            format!("rested after {budget} {unit} with loss {}: {decision}", losses(measured))
+        Fact::Resumed { target, .. } => format!("taken up again, to rest after {}", length(*target)),
+        Fact::Measured { budget, losses, .. } => format!("after {}: {}", length(*budget), values(losses)),
+        Fact::Rested { budget, losses, decision, .. } => {
+            let decision = sweep::decision_text(decision, objectives, unit);
+            format!("rested after {} with {}: {decision}", length(*budget), values(losses))
         }
-        Fact::Failed { cause, .. } => format!("failed: {}", escape(cause)),
-        Fact::Ended { reason, .. } => format!("ended: {reason}"),
+        Fact::Failed { cause, after, .. } => match after {
+            AfterFailure::Retry { .. } => format!("an attempt failed, and another is made: {}", escape(cause)),
+            AfterFailure::Failed { .. } => format!("failed: {}", escape(cause)),
+        },
+        Fact::Ended { reason, .. } => format!("stopped: {}", sweep::stop_text(reason, objectives, unit)),
         Fact::OutOfTime | Fact::Waited | Fact::Finished { .. } => return None,
     })
 }

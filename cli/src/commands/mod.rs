@@ -14,6 +14,7 @@ mod resume;
 mod status;
 mod stop;
 mod sweep;
+mod sweep_results;
 mod validate;
 mod verify;
 mod worker;

@@ -6,10 +6,10 @@ use serde_json::json;
 use tonic::Code;
 
 use crate::args::StatusArgs;
-use crate::client::Client;
+use crate::client::{Client, SweepResults};
 use crate::commands::list::{runs_table, steps};
 use crate::exit::{Exit, Failure};
-use crate::output::{escape, json, percent, print, run_state_name, sweep, table, utc, worker_name};
+use crate::output::{escape, json, percent, print, run_state_name, sweep, table, terminal_width, utc, worker_name};
 use crate::session::Session;
 
 pub(crate) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
@@ -40,7 +40,7 @@ async fn of_run(client: &mut Client, name: &RunName, json: bool) -> Result<Strin
     let run = match client.run(name).await {
         Err(status) if status.code() == Code::NotFound => match client.sweep(name).await {
             Ok(found) if json => return Ok(sweep::sweep_json(&found).to_string()),
-            Ok(found) => return Ok(sweep::sweep_text(&found, TRIALS_SHOWN)),
+            Ok(found) => return Ok(sweep::sweep_text(&SweepResults::of(found), TRIALS_SHOWN, terminal_width())),
             // That there is no such run says more than that there is no such sweep.
             Err(_) => return Err(status.into()),
         },

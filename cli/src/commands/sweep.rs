@@ -1,6 +1,4 @@
-//! `phalanx sweep`: a job in many configurations; and what came of it.
-
-use std::path::Path;
+//! `phalanx sweep`: a job in many configurations.
 
 use anyhow::Context;
 use domain::ids::RunName;
@@ -8,21 +6,21 @@ use domain::spec::sweep::SweepSpec;
 use proto::v1::Sweep;
 use tonic::Code;
 
-use crate::args::{ExportArgs, SweepArgs, SweepBestArgs, SweepRunArgs, SweepShowArgs, SweepVerb};
+use crate::args::{SweepArgs, SweepRunArgs, SweepVerb};
 use crate::client::Client;
 use crate::cluster::{Cluster, Ending, start_coordinator};
-use crate::commands::checkpoint;
+use crate::commands::sweep_results;
 use crate::exit::{Exit, Failure};
 use crate::follow_sweep::{self, SweepEnded};
 use crate::interrupts::Interrupts;
 use crate::job;
-use crate::output::{print, sweep};
-use crate::session::Session;
+use crate::output::sweep;
 
 pub(crate) async fn run(args: SweepArgs) -> Result<Exit, Failure> {
     match args.verb {
-        Some(SweepVerb::Show(args)) => show(args).await,
-        Some(SweepVerb::Best(args)) => best(args).await,
+        Some(SweepVerb::Show(args)) => sweep_results::show(args).await,
+        Some(SweepVerb::Curves(args)) => sweep_results::curves(args).await,
+        Some(SweepVerb::Best(args)) => sweep_results::best(args).await,
         None => start(args.run).await,
     }
 }
@@ -114,55 +112,10 @@ async fn submit(client: &mut Client, spec: &SweepSpec) -> Result<Sweep, Failure>
     Err(failure)
 }
 
-async fn show(args: SweepShowArgs) -> Result<Exit, Failure> {
-    let mut session = Session::to_read(&args.place).await?;
-    let found = session.client.sweep(&args.sweep).await;
-    session.close().await?;
-    let found = found?;
-    let shown = if args.json {
-        sweep::sweep_json(&found).to_string()
-    } else if args.csv {
-        sweep::csv(&found)
-    } else {
-        sweep::sweep_text(&found, args.top)
-    };
-    print(&shown)?;
-    Ok(Exit::Done)
-}
-
-async fn best(args: SweepBestArgs) -> Result<Exit, Failure> {
-    let mut session = Session::to_read(&args.place).await?;
-    let found = session.client.sweep(&args.sweep).await;
-    session.close().await?;
-    let found = found?;
-    let Some(best) = sweep::best(&found) else {
-        let message = format!("no trial of sweep {} has a result yet", args.sweep);
-        return Err(Failure::config(anyhow::Error::msg(message)));
-    };
-    match &args.export {
-        Some(folder) => export(best.run.parse().map_err(Failure::config)?, folder, &args).await,
-        None => {
-            let shown = if args.json { sweep::trial_json(best).to_string() } else { sweep::trial_text(&found, best) };
-            print(&shown)?;
-            Ok(Exit::Done)
-        }
-    }
-}
-
-async fn export(run: RunName, folder: &Path, args: &SweepBestArgs) -> Result<Exit, Failure> {
-    checkpoint::export(ExportArgs {
-        run,
-        step: None,
-        output: Some(folder.to_owned()),
-        whole: false,
-        place: args.place.clone(),
-        json: args.json,
-    })
-    .await
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -2,19 +2,22 @@
 
 mod escape;
 pub(crate) mod json;
+pub(crate) mod parquet;
 mod progress;
 mod show;
 pub(crate) mod sweep;
 mod table;
 mod time;
+mod wrap;
 
 use std::io::Write;
 
 pub(crate) use self::escape::{escape, escape_lines};
 pub(crate) use self::progress::{Change, Tracker, percent, run_state_name};
 pub(crate) use self::show::{Show, Summary};
-pub(crate) use self::table::table;
+pub(crate) use self::table::{table, table_within};
 pub(crate) use self::time::{duration, utc};
+pub(crate) use self::wrap::{terminal_width, wrap};
 
 /// Writes a line of data. An error means that nobody reads any more, and ends the command.
 pub(crate) fn print(line: &str) -> std::io::Result<()> {

@@ -1,5 +1,9 @@
 //! Sweeps, for people and machines.
 
+mod columns;
+mod decision;
+mod results;
+
 use std::cmp::Ordering;
 use std::time::Duration;
 
@@ -9,7 +13,11 @@ use proto::convert;
 use proto::v1::{Sweep, SweepTrial, TrialState};
 use serde_json::{Value, json};
 
-use super::{count, duration, escape, note, percent, print, run_state_name, table};
+pub(crate) use self::columns::{Column, columns, csv, csv_rows};
+pub(crate) use self::decision::{decision_text, length_text, losses_text, stop_text};
+pub(crate) use self::results::results_json;
+use super::{count, duration, escape, note, percent, print, run_state_name, table_within, terminal_width, wrap};
+use crate::client::SweepResults;
 use crate::workers::WorkerEvent;
 
 /// How the course of a sweep is shown.
@@ -84,10 +92,10 @@ impl Show {
     }
 
     /// The last word.
-    pub(crate) fn summary(&self, sweep: &Sweep) -> std::io::Result<()> {
+    pub(crate) fn summary(&self, results: &SweepResults) -> std::io::Result<()> {
         match self {
-            Show::Lines => print(&sweep_text(sweep, 5)),
-            Show::Json => print(&json!({ "event": "ended", "sweep": sweep_json(sweep) }).to_string()),
+            Show::Lines => print(&sweep_text(results, 5, terminal_width())),
+            Show::Json => print(&json!({ "event": "ended", "sweep": results_json(results) }).to_string()),
         }
     }
 }
@@ -165,8 +173,9 @@ pub(crate) fn best(sweep: &Sweep) -> Option<&SweepTrial> {
     ranked(sweep).into_iter().find(|trial| trial.values.first().is_some_and(|value| value.is_finite()))
 }
 
-/// A sweep and its best trials.
-pub(crate) fn sweep_text(sweep: &Sweep, top: usize) -> String {
+/// A sweep, what came of it and its best trials, in lines of at most `width` columns.
+pub(crate) fn sweep_text(results: &SweepResults, top: usize, width: Option<usize>) -> String {
+    let sweep = &results.sweep;
     let state = run_state_name(sweep.state());
     let reason = if sweep.reason.is_empty() { String::new() } else { format!(": {}", escape(&sweep.reason)) };
     let mut lines = vec![format!("sweep:   {}", escape(&sweep.name)), format!("state:   {state}{reason}")];
@@ -183,13 +192,10 @@ pub(crate) fn sweep_text(sweep: &Sweep, top: usize) -> String {
         .filter(|(state, _)| of(*state) > 0)
         .map(|(state, word)| format!("{} {word}", of(*state)))
         .collect();
-    lines.push(format!("trials:  {} ({})", sweep.trials.len(), counts.join(", ")));
-    let made: u64 = sweep.trials.iter().map(|trial| trial.step).sum();
-    let full = sweep.trials.iter().map(|trial| trial.step).max().unwrap_or(0) * sweep.trials.len() as u64;
-    if full > 0 {
-        let saved = 100.0 * (1.0 - made as f64 / full as f64);
-        lines.push(format!("steps:   {made}, {saved:.0} % fewer than with every trial as long as the longest"));
-    }
+    let counts = if counts.is_empty() { "none has begun".to_owned() } else { counts.join(", ") };
+    lines.push(format!("trials:  {} ({counts})", sweep.trials.len()));
+    lines.push(format!("steps:   {}", sweep.trials.iter().map(|trial| trial.step).sum::<u64>()));
+    lines.extend(results::saved_lines(results));
     if let Some(ended) = sweep.ended_at_ms {
         let took = Duration::from_millis(ended.saturating_sub(sweep.submitted_at_ms));
         lines.push(format!("time:    {}", duration(took)));
@@ -198,34 +204,47 @@ pub(crate) fn sweep_text(sweep: &Sweep, top: usize) -> String {
         lines.push(format!("best:    trial {}, {} (run {})", best.number, values_text(sweep, best), escape(&best.run)));
         lines.push(format!("         {}", configuration_text(best)));
     }
+    lines.extend(results::front_line(results));
+    let mut lines: Vec<String> = lines.iter().map(|line| wrap(line, LABEL, width)).collect();
+    lines.extend(results::importance_lines(results, width));
     if top > 0 && !sweep.trials.is_empty() {
         lines.push(String::new());
-        lines.push(trials_table(sweep, top));
+        lines.push(trials_table(results, top, width));
+        let left_out = sweep.trials.len().saturating_sub(top);
+        if left_out > 0 {
+            lines.push(wrap(&format!("{left_out} more; --top N lists more of them, --csv all"), 0, width));
+        }
     }
     lines.join("\n")
 }
 
-fn trials_table(sweep: &Sweep, top: usize) -> String {
-    let rows: Vec<[String; 5]> = ranked(sweep)
-        .into_iter()
-        .take(top)
-        .map(|trial| {
-            let values = objectives(sweep).into_iter().zip(&trial.values).map(|(o, v)| value_text(o, *v));
-            let values: Vec<String> = values.collect();
-            [
-                trial.number.to_string(),
-                state_name(trial.state()).to_owned(),
-                trial.step.to_string(),
-                if values.is_empty() { "-".to_owned() } else { values.join(", ") },
-                configuration_text(trial),
-            ]
-        })
-        .collect();
-    table(["TRIAL", "STATE", "STEP", "RESULT", "CONFIGURATION"], &rows)
+/// The columns of `state:` and the like.
+const LABEL: usize = 9;
+
+/// The best trials first, those of the front before the others.
+fn trials_table(results: &SweepResults, top: usize, width: Option<usize>) -> String {
+    let sweep = &results.sweep;
+    let objectives = objectives(sweep);
+    let shows_front = results::has_front(results);
+    let mut trials = ranked(sweep);
+    trials.sort_by_key(|trial| shows_front && !results.front.contains(&trial.number));
+    let row = |trial: &SweepTrial| {
+        let mark = if shows_front && results.front.contains(&trial.number) { "*" } else { "" };
+        let values: Vec<String> = objectives.iter().zip(&trial.values).map(|(o, v)| value_text(*o, *v)).collect();
+        [
+            format!("{}{mark}", trial.number),
+            state_name(trial.state()).to_owned(),
+            trial.step.to_string(),
+            if values.is_empty() { "-".to_owned() } else { values.join(", ") },
+            configuration_text(trial),
+        ]
+    };
+    let rows: Vec<[String; 5]> = trials.into_iter().take(top).map(row).collect();
+    table_within(&["TRIAL", "STATE", "STEP", "RESULT", "CONFIGURATION"], &rows, width)
 }
 
-/// A trial by itself.
-pub(crate) fn trial_text(sweep: &Sweep, trial: &SweepTrial) -> String {
+/// A trial by itself, in lines of at most `width` columns.
+pub(crate) fn trial_text(sweep: &Sweep, trial: &SweepTrial, width: Option<usize>) -> String {
     let reason = if trial.reason.is_empty() { String::new() } else { format!(": {}", escape(&trial.reason)) };
     let mut lines = vec![
         format!("trial:  {} of sweep {} (run {})", trial.number, escape(&sweep.name), escape(&trial.run)),
@@ -235,7 +254,7 @@ pub(crate) fn trial_text(sweep: &Sweep, trial: &SweepTrial) -> String {
         lines.push(format!("result: {}", values_text(sweep, trial)));
     }
     lines.push(format!("tries:  {}", configuration_text(trial)));
-    lines.join("\n")
+    lines.iter().map(|line| wrap(line, LABEL - 1, width)).collect::<Vec<_>>().join("\n")
 }
 
 /// As people and machines read it.
@@ -281,37 +300,4 @@ pub(crate) fn trial_json(trial: &SweepTrial) -> Value {
         "parent": parent,
         "parent_budget": parent_budget,
     })
-}
-
-/// All trials as comma-separated values, a column for each parameter and objective.
-pub(crate) fn csv(sweep: &Sweep) -> String {
-    let configurations: Vec<Configuration> =
-        sweep.trials.iter().map(|t| serde_json::from_str(&t.configuration_json).unwrap_or_default()).collect();
-    let mut paths: Vec<&String> = configurations.iter().flat_map(|configuration| configuration.keys()).collect();
-    paths.sort();
-    paths.dedup();
-    let metrics: Vec<&str> = objectives(sweep).iter().map(|objective| objective.metric.name()).collect();
-    let mut head: Vec<String> = ["trial", "run", "state", "step", "budget"].map(str::to_owned).to_vec();
-    head.extend(metrics.iter().map(|metric| (*metric).to_owned()));
-    head.extend(paths.iter().map(|path| cell(path)));
-    let mut lines = vec![head.join(",")];
-    for (trial, configuration) in sweep.trials.iter().zip(&configurations) {
-        let mut row = vec![
-            trial.number.to_string(),
-            cell(&trial.run),
-            state_name(trial.state()).to_owned(),
-            trial.step.to_string(),
-            trial.budget.to_string(),
-        ];
-        row.extend((0..metrics.len()).map(|at| trial.values.get(at).map(|v| format!("{v:?}")).unwrap_or_default()));
-        row.extend(paths.iter().map(|path| configuration.get(*path).map(|v| cell(&v.to_string())).unwrap_or_default()));
-        lines.push(row.join(","));
-    }
-    lines.join("\n")
-}
-
-/// A cell as RFC 4180 wants it.
-fn cell(text: &str) -> String {
-    let is_plain = !text.contains(['"', ',', '\n', '\r']);
-    if is_plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
 }

@@ -131,7 +131,7 @@ impl Control for ControlService {
     ) -> Result<Response<Self::ReadRecordsStream>, Status> {
         let v1::ReadRecordsRequest { name, after_step } = request.into_inner();
         let name = self.known(&name)?;
-        let plan = plan_of(&self.picture(), &name);
+        let plan = self.picture().plan(&name);
         let reading = RecordsReading { store: self.store.clone(), name, plan, after: Step(after_step) };
         Ok(Response::new(messages(reading)))
     }
@@ -184,12 +184,6 @@ impl Control for ControlService {
     }
 }
 
-/// The run's samples by step, if a worker has told how many there are.
-fn plan_of(picture: &Picture, name: &RunName) -> Option<BatchPlan> {
-    let data = picture.data.get(name).filter(|data| data.train_samples > 0)?;
-    Some(picture.specs.get(name)?.batch_plan(data.train_samples))
-}
-
 /// The figures of a step. Its samples are counted from the plan, for the reads are in the ledger.
 fn step_point(record: &StepRecord, plan: Option<&BatchPlan>) -> v1::StepPoint {
     let samples = plan.map_or(0, |plan| {
@@ -218,7 +212,7 @@ impl Pages for Watching {
             let picture = self.pictures.borrow_and_update().clone();
             let run = picture.run(&self.name).ok_or_else(|| status::no_run(&self.name))?;
             self.is_over = run.state.is_ended();
-            let plan = plan_of(&picture, &self.name);
+            let plan = picture.plan(&self.name);
             let newest = picture.newest.get(&self.name).map(|record| step_point(record, plan.as_ref()));
             let now = v1::WatchRunResponse { run: Some(run_of(&picture, &self.name)?), newest };
             if self.shown.as_ref() != Some(&now) {

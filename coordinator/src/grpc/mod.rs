@@ -2,6 +2,7 @@
 
 pub(crate) mod control;
 mod pages;
+mod sweep_results;
 pub(crate) mod sweeps;
 pub(crate) mod worker_link;
 

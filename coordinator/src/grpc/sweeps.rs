@@ -10,11 +10,13 @@ use domain::view::{SweepTrialView, SweepView};
 use proto::convert;
 use proto::v1;
 use proto::v1::sweeps_server::Sweeps;
+use store::Store;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::control::read_name;
 use super::pages::{Messages, Pages, messages};
+use super::sweep_results::{EvalsReading, results};
 use crate::driver::Handle;
 use crate::picture::Picture;
 use crate::status;
@@ -26,11 +28,12 @@ const FACTS_MAX: usize = 2_000;
 #[derive(Debug)]
 pub(crate) struct SweepsService {
     driver: Handle,
+    store: Store,
 }
 
 impl SweepsService {
-    pub(crate) fn new(driver: Handle) -> Self {
-        Self { driver }
+    pub(crate) fn new(driver: Handle, store: Store) -> Self {
+        Self { driver, store }
     }
 
     fn picture(&self) -> Arc<Picture> {
@@ -47,7 +50,7 @@ impl SweepsService {
 }
 
 /// A sweep with all its trials.
-fn whole(picture: &Picture, name: &RunName) -> Result<v1::Sweep, Status> {
+pub(super) fn whole(picture: &Picture, name: &RunName) -> Result<v1::Sweep, Status> {
     let view = picture.sweep(name).ok_or_else(|| status::no_sweep(name))?;
     let trials = view.trials.iter().map(convert::sweep_trial_to_wire).collect();
     Ok(v1::Sweep { trials, ..bare(picture, view)? })
@@ -96,6 +99,28 @@ impl Sweeps for SweepsService {
         let name = self.known(&request.into_inner().name)?;
         let pictures = self.driver.picture();
         Ok(Response::new(messages(Watching { name, pictures, shown: BTreeMap::new(), last: None, is_over: false })))
+    }
+
+    async fn get_sweep_results(
+        &self,
+        request: Request<v1::GetSweepResultsRequest>,
+    ) -> Result<Response<v1::GetSweepResultsResponse>, Status> {
+        let name = self.known(&request.into_inner().name)?;
+        let facts = self.driver.sweep_facts(name.clone()).await.map_err(|e| status::of_request(&e))?;
+        Ok(Response::new(results(&self.picture(), &self.store, &name, &facts).await?))
+    }
+
+    type ReadSweepEvalsStream = Messages<v1::ReadSweepEvalsResponse>;
+
+    async fn read_sweep_evals(
+        &self,
+        request: Request<v1::ReadSweepEvalsRequest>,
+    ) -> Result<Response<Self::ReadSweepEvalsStream>, Status> {
+        let name = self.known(&request.into_inner().name)?;
+        let picture = self.picture();
+        let sweep = picture.sweep(&name).ok_or_else(|| status::no_sweep(&name))?;
+        let trials = sweep.trials.iter().map(|trial| (trial.number, trial.run.clone())).collect();
+        Ok(Response::new(messages(EvalsReading::new(self.store.clone(), trials))))
     }
 
     type ReadSweepFactsStream = Messages<v1::ReadSweepFactsResponse>;

@@ -1,8 +1,12 @@
 //! Sweeps with real training: what is tried and decided depends on nothing but the file.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Output;
 
+use parquet::file::reader::SerializedFileReader;
+use parquet::record::Field;
 use serde_json::Value;
 
 use crate::phalanx::{Place, root, signal, text};
@@ -31,7 +35,22 @@ fn succeed(output: &Output) -> String {
 
 /// The trials without what depends on when they ran.
 fn trials(place: &Place) -> Value {
-    place.json(&["sweep", "show", "swept", "--json"])["trials"].clone()
+    let mut trials = shown(place)["trials"].clone();
+    for trial in trials.as_array_mut().expect("trials") {
+        let seconds = trial.as_object_mut().expect("a trial").remove("worker_seconds");
+        assert!(seconds.is_some_and(|seconds| seconds.as_f64() > Some(0.0)), "{trial}");
+    }
+    trials
+}
+
+fn shown(place: &Place) -> Value {
+    place.json(&["sweep", "show", "swept", "--json"])
+}
+
+/// The rows of a Parquet file, by the names of its columns.
+fn parquet(path: &Path) -> Vec<BTreeMap<String, Field>> {
+    let reader = SerializedFileReader::try_from(path).expect("a Parquet file");
+    reader.into_iter().map(|row| row.expect("a row").into_columns().into_iter().collect()).collect()
 }
 
 #[test]
@@ -62,7 +81,7 @@ fn the_same_trials_and_decisions_on_any_number_of_workers_and_through_a_crash() 
         alone.as_array().expect("trials").iter().find(|trial| trial["state"] == "pruned").expect("one was stopped");
     let number = pruned["number"].as_u64().expect("a number");
     let explained = succeed(&other.run(&["explain", &format!("swept/{number}")]));
-    assert!(explained.contains("rested after 1 steps with loss") && explained.contains("of rung"), "{explained}");
+    assert!(explained.contains("rested after 1 step with eval loss") && explained.contains("of rung"), "{explained}");
     let status = succeed(&other.run(&["status", "swept"]));
     assert!(status.contains("state:   completed: all 12 trials came to their end"), "{status}");
     assert!(succeed(&other.run(&["logs", "swept"])).contains("trial 0 starts with model.dim = "));
@@ -72,7 +91,119 @@ fn the_same_trials_and_decisions_on_any_number_of_workers_and_through_a_crash() 
     assert!(other.path().join("model/model.safetensors").exists());
     let csv = succeed(&other.run(&["sweep", "show", "swept", "--csv"]));
     assert_eq!(csv.lines().count(), 13);
-    assert!(csv.starts_with("trial,run,state,step,budget,eval_loss,model.dim,schedule.lr\n"), "{csv}");
+    let head = "trial,run,state,reason,step,budget,worker_seconds,on_front,parent,parent_budget,eval_loss,";
+    assert!(csv.starts_with(head), "{csv}");
+    what_was_saved_and_what_mattered_is_told(&other);
+    files_hold_what_is_shown(&other);
+}
+
+fn what_was_saved_and_what_mattered_is_told(place: &Place) {
+    let shown = shown(place);
+    let steps: u64 =
+        shown["trials"].as_array().expect("trials").iter().filter_map(|trial| trial["step"].as_u64()).sum();
+    let saved = &shown["saved"];
+    assert_eq!((&saved["trials"], &saved["steps"], &saved["full_steps"]), (&12.into(), &steps.into(), &108.into()));
+    let (took, full) = (saved["worker_seconds"].as_f64(), saved["full_worker_seconds"].as_f64());
+    assert!(took > Some(0.0) && took < full, "{saved}");
+    // Less than half of the trials got beyond their first rest.
+    let importance = &shown["importance"];
+    assert_eq!((&importance["trials"], &importance["budget"]), (&12.into(), &1.into()), "{importance}");
+    let parameters = importance["objectives"][0]["parameters"].as_array().expect("parameters");
+    let shares: f64 = parameters.iter().filter_map(|parameter| parameter["share"].as_f64()).sum();
+    assert!(parameters.len() == 2 && (shares - 1.0).abs() < 1e-9, "{importance}");
+    let text = succeed(&place.run(&["sweep", "show", "swept"]));
+    for line in [
+        &*format!(" of the steps: {steps} instead of 108\n"),
+        " of the workers' time: ",
+        "importance, by 12 trials after 1 step:",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+fn files_hold_what_is_shown(place: &Place) {
+    succeed(&place.run(&["sweep", "show", "swept", "--parquet", "trials.parquet"]));
+    let rows = parquet(&place.path().join("trials.parquet"));
+    let trials = trials(place);
+    let trials = trials.as_array().expect("trials");
+    assert_eq!(rows.len(), trials.len());
+    for (row, trial) in rows.iter().zip(trials) {
+        assert_eq!(row["trial"], Field::Long(trial["number"].as_i64().expect("a number")));
+        assert_eq!(row["state"], Field::Str(trial["state"].as_str().expect("a state").to_owned()));
+        assert_eq!(row["step"], Field::Long(trial["step"].as_i64().expect("a step")));
+        assert_eq!(row["eval_loss"], Field::Double(trial["values"][0].as_f64().expect("a loss")));
+        assert_eq!(row["on_front"], Field::Bool(trial["on_front"].as_bool().expect("yes or no")));
+        assert_eq!(row["parent"], Field::Null);
+        let configuration = &trial["configuration"];
+        assert_eq!(row["model.dim"], Field::Long(configuration["model.dim"].as_i64().expect("a whole number")));
+        assert_eq!(row["schedule.lr"], Field::Double(configuration["schedule.lr"].as_f64().expect("a number")));
+        assert!(matches!(row["worker_seconds"], Field::Double(seconds) if seconds > 0.0), "{row:?}");
+    }
+    let again = place.run(&["sweep", "show", "swept", "--parquet", "trials.parquet"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(text(&again.stderr).contains("trials.parquet exists already\n  hint: name another file"));
+
+    succeed(&place.run(&["sweep", "curves", "swept", "--parquet", "curves.parquet"]));
+    let curves = parquet(&place.path().join("curves.parquet"));
+    let csv = succeed(&place.run(&["sweep", "curves", "swept", "--csv"]));
+    assert_eq!(csv.lines().count(), 1 + curves.len());
+    assert!(csv.starts_with("trial,step,metric,value\n0,1,eval_loss,"), "{csv}");
+    for trial in trials {
+        let mine = |row: &&BTreeMap<String, Field>| {
+            row["trial"] == Field::Long(trial["number"].as_i64().expect("a number"))
+                && row["metric"] == Field::Str("eval_loss".to_owned())
+        };
+        let curve: Vec<_> = curves.iter().filter(mine).collect();
+        let steps: Vec<_> = curve.iter().map(|row| row["step"].clone()).collect();
+        let made = trial["step"].as_i64().expect("a step");
+        assert_eq!(steps, (1..=made).map(Field::Long).collect::<Vec<_>>(), "an evaluation after every step");
+        let last = curve.last().expect("it was evaluated");
+        assert_eq!(last["value"], Field::Double(trial["values"][0].as_f64().expect("a loss")));
+    }
+}
+
+#[test]
+fn of_two_objectives_the_front_is_the_result() {
+    let place = Place::new();
+    let file = write_sweep(&place, "");
+    let path = place.path().join(file);
+    let sweep = fs::read_to_string(&path).expect("just written");
+    let (head, _) = sweep.split_once("objectives:").expect("a key");
+    let head = head.replace(
+        "model.dim: {integer: {low: 8, high: 32, step: 8}}",
+        "optimizer.type: {categorical: [adamw, sgd]}, optimizer.momentum: {uniform: [0.5, 0.9], when: {optimizer.type: sgd}}",
+    );
+    let rest = "objectives: [{metric: eval_accuracy}, {metric: eval_loss}], searcher: {type: random}, trials: 6}";
+    fs::write(&path, format!("{head}{rest}")).expect("a file");
+    let summary = succeed(&place.run(&["sweep", file, "--workers", "2", "--threads", "1"]));
+
+    let shown = shown(&place);
+    let trials = shown["trials"].as_array().expect("trials");
+    let values = |trial: &Value| [0, 1].map(|at| trial["values"][at].as_f64().expect("a value"));
+    let beats = |a: &Value, b: &Value| {
+        let ([accuracy_a, loss_a], [accuracy_b, loss_b]) = (values(a), values(b));
+        accuracy_a >= accuracy_b && loss_a <= loss_b && (accuracy_a > accuracy_b || loss_a < loss_b)
+    };
+    let free = trials.iter().filter(|trial| !trials.iter().any(|other| beats(other, trial)));
+    let front: Vec<u64> = free.map(|trial| trial["number"].as_u64().expect("a number")).collect();
+    assert_eq!(shown["front"], Value::from(front.clone()), "{shown}");
+    let text = succeed(&place.run(&["sweep", "show", "swept"]));
+    for text in [&summary, &text] {
+        assert!(text.contains("(marked *): no other one is better in every objective"), "{text}");
+        assert!(text.lines().any(|line| line.starts_with(&format!("{}* ", front[0]))), "{text}");
+        assert!(text.contains("too few trials were measured after the same length: 6 of 10"), "{text}");
+        assert!(text.contains("saved:   nothing, no trial ended early"), "{text}");
+    }
+
+    succeed(&place.run(&["sweep", "show", "swept", "--parquet", "trials.parquet"]));
+    let rows = parquet(&place.path().join("trials.parquet"));
+    for (row, trial) in rows.iter().zip(trials) {
+        assert_eq!(row["on_front"], Field::Bool(front.contains(&trial["number"].as_u64().expect("a number"))));
+        let is_sgd = row["optimizer.type"] == Field::Str("sgd".to_owned());
+        assert_eq!(row["optimizer.momentum"] == Field::Null, !is_sgd, "{row:?}");
+    }
+    let kinds: Vec<&Field> = rows.iter().map(|row| &row["optimizer.type"]).collect();
+    assert!(kinds.iter().any(|kind| **kind != *kinds[0]), "both optimizers were tried: {kinds:?}");
 }
 
 #[test]
@@ -92,8 +223,17 @@ fn members_of_a_population_go_on_from_copies_of_better_ones() {
     let copies: Vec<&Value> =
         trials.as_array().expect("trials").iter().filter(|trial| trial["parent"].is_u64()).collect();
     assert!(!copies.is_empty(), "{trials}");
-    for copy in copies {
+    for copy in &copies {
         assert_ne!(copy["state"], "failed", "{copy}");
+    }
+    // Members are replaced, not ended: nothing is saved.
+    assert!(shown(&place)["saved"].is_null());
+    succeed(&place.run(&["sweep", "show", "swept", "--parquet", "trials.parquet"]));
+    let rows = parquet(&place.path().join("trials.parquet"));
+    for copy in copies {
+        let row = &rows[copy["number"].as_u64().expect("a number") as usize];
+        assert_eq!(row["parent"], Field::Long(copy["parent"].as_i64().expect("a number")), "{row:?}");
+        assert_eq!(row["parent_budget"], Field::Long(copy["parent_budget"].as_i64().expect("a budget")), "{row:?}");
     }
 }
 

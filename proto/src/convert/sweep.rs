@@ -1,5 +1,7 @@
 //! A sweep as people see it.
 
+use domain::results::{Effort, Importances, Saved};
+use domain::search::importance::Importance;
 use domain::search::study::Fact;
 use domain::spec::sweep::SweepSpec;
 use domain::view::{SweepTrialView, SweepView, TrialState};
@@ -76,4 +78,38 @@ fn trial_state_to_wire(state: TrialState) -> v1::TrialState {
         TrialState::Pruned => v1::TrialState::Pruned,
         TrialState::Failed => v1::TrialState::Failed,
     }
+}
+
+/// What the steps of trial `number` took.
+pub fn effort_to_wire(number: u32, effort: Effort) -> v1::TrialEffort {
+    let Effort { steps, worker_seconds } = effort;
+    v1::TrialEffort { number, steps, worker_seconds }
+}
+
+/// Which parameters mattered for the objectives of `spec`.
+pub fn importances_to_wire(importances: &Importances, spec: &SweepSpec) -> v1::SweepImportance {
+    let trials_needed = domain::search::importance::TRIALS_MIN as u32;
+    match importances {
+        Importances::TooFew { have, need } => {
+            v1::SweepImportance { trials: *have, trials_needed: *need, budget: 0, objectives: Vec::new() }
+        }
+        Importances::Known { budget, trials, objectives } => {
+            let of_objectives = spec.objectives.iter().zip(objectives).map(|(objective, parameters)| {
+                let metric = objective.metric.name().to_owned();
+                v1::ObjectiveImportance { metric, parameters: parameters.iter().map(importance_to_wire).collect() }
+            });
+            v1::SweepImportance { trials: *trials, trials_needed, budget: *budget, objectives: of_objectives.collect() }
+        }
+    }
+}
+
+fn importance_to_wire(importance: &Importance) -> v1::ParameterImportance {
+    let Importance { path, share, divergence, trials } = importance;
+    v1::ParameterImportance { path: path.clone(), share: *share, divergence: *divergence, trials: *trials as u32 }
+}
+
+/// What ending trials early saved.
+pub fn saved_to_wire(saved: Saved) -> v1::SweepSaved {
+    let Saved { trials, steps, full_steps, worker_seconds, full_worker_seconds } = saved;
+    v1::SweepSaved { trials, steps, full_steps, worker_seconds, full_worker_seconds }
 }

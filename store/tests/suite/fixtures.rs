@@ -80,7 +80,8 @@ pub(crate) fn spec(name: &RunName, number: f64) -> JobSpec {
 pub(crate) fn step_record(step: u64, generation: u64, loss: f64) -> Record {
     let read = |micro_batch: u32| Read {
         micro_batch,
-        worker: WorkerId(u64::MAX - generation),
+        // Groups of one and of two workers.
+        worker: WorkerId(u64::MAX - 2 * generation - u64::from(micro_batch) * (generation % 2)),
         samples: vec![step, 300 * step, u64::from(micro_batch)],
     };
     Record::Step(StepRecord {

@@ -1,9 +1,9 @@
 //! Records: the live lineage and the ledger, against a model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::ids::{Generation, RunName, Step};
-use domain::record::{Position, Record};
+use domain::record::{Position, Record, StepRecord};
 use proptest::prelude::*;
 use store::{LedgerCursor, LedgerStep, PAGE_MAX, Store};
 
@@ -37,6 +37,23 @@ impl Model {
         self.records.values().filter(|(_, live)| *live).map(|(record, _)| without_reads(record)).collect()
     }
 
+    fn evals(&self) -> Vec<Record> {
+        self.live().into_iter().filter(|record| matches!(record, Record::Eval(_))).collect()
+    }
+
+    /// All steps and the seconds of all their workers.
+    fn effort(&self) -> (u64, f64) {
+        let steps = self.records.values().filter_map(|(record, _)| match record {
+            Record::Step(r) => Some(r),
+            Record::Eval(_) => None,
+        });
+        let seconds = |r: &StepRecord| {
+            let workers: BTreeSet<_> = r.reads.iter().map(|read| read.worker).collect();
+            r.micros as f64 / 1e6 * workers.len() as f64
+        };
+        (steps.clone().count() as u64, steps.map(seconds).sum())
+    }
+
     fn ledger(&self) -> Vec<LedgerStep> {
         let line = |(record, live): &(Record, bool)| match record {
             Record::Step(r) => {
@@ -66,6 +83,20 @@ async fn read_records(store: &Store, run: &RunName, limit: usize) -> Vec<Record>
         }
         assert!(page.len() <= limit + 1, "{} records for a limit of {limit}", page.len());
         records.extend(page);
+    }
+}
+
+/// All evaluations, read in pages.
+async fn read_evals(store: &Store, run: &RunName, limit: usize) -> Vec<Record> {
+    let mut evals = Vec::new();
+    loop {
+        let after = evals.last().map_or(Step(0), |record: &Record| record.position().step);
+        let page = store.read_evals(run, after, limit).await.unwrap();
+        assert!(page.len() <= limit, "{} evaluations for a limit of {limit}", page.len());
+        if page.is_empty() {
+            return evals;
+        }
+        evals.extend(page.into_iter().map(Record::Eval));
     }
 }
 
@@ -129,6 +160,11 @@ fn the_store_agrees_with_the_model() {
             let newest = model.live().last().map(Record::position).unwrap_or_default();
             prop_assert_eq!(runtime.block_on(store.newest_position(&run)).unwrap(), newest);
             prop_assert_eq!(runtime.block_on(read_records(&store, &run, limit)), model.live());
+            prop_assert_eq!(runtime.block_on(read_evals(&store, &run, limit)), model.evals());
+            let effort = runtime.block_on(store.effort(&run)).unwrap();
+            let (steps, seconds) = model.effort();
+            prop_assert!((effort.worker_seconds - seconds).abs() < 1e-9 * (1.0 + seconds));
+            prop_assert_eq!(effort.steps, steps);
             prop_assert_eq!(runtime.block_on(read_ledger(&store, &run, limit)), model.ledger());
         }
     });
