@@ -28,7 +28,7 @@ fn of_refusal(refusal: &Refusal) -> Status {
         Refusal::RunLive { .. } | Refusal::RunEnded { .. } | Refusal::NameOfSweep { .. } => {
             Status::already_exists(message)
         }
-        Refusal::NoSuchRun { .. } => Status::not_found(message),
+        Refusal::NoSuchRun { .. } | Refusal::NoEarlierSweep { .. } => Status::not_found(message),
         Refusal::NotLive { .. }
         | Refusal::NotResumable { .. }
         | Refusal::PartOfSweep { .. }

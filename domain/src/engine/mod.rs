@@ -122,7 +122,7 @@ impl Engine {
         };
         match event {
             Event::Submitted { spec } => self.check_name(&spec.name),
-            Event::SweepSubmitted { spec } => self.check_name(&spec.name),
+            Event::SweepSubmitted { spec } => self.check_submission(spec),
             Event::StopRequested { run } | Event::ResumeRequested { run } if self.sweeps.contains_key(run) => {
                 self.check_sweep(event, run)
             }

@@ -6,17 +6,27 @@ use crate::search::Configuration;
 use crate::search::population::Parent;
 use crate::search::scheduler::{Decision, StopReason};
 use crate::search::study::{AfterFailure, Fact, Next};
+use crate::search::warm_start::Prior;
 use crate::spec::sweep::SweepSpec;
 
 impl Engine {
-    pub(super) fn on_sweep_submitted(&mut self, now: Time, spec: Box<SweepSpec>, effects: &mut Vec<Effect>) {
+    pub(super) fn on_sweep_submitted(&mut self, now: Time, mut spec: Box<SweepSpec>, effects: &mut Vec<Effect>) {
         if self.is_taken(&spec.name) {
             return;
         }
+        let left_out = self.add_prior(&mut spec);
         let (name, turn) = (spec.name.clone(), self.take_turn());
         match Sweep::new(spec, now, turn) {
             Ok(sweep) => {
                 note_run(effects, &name, "submitted");
+                if !sweep.spec.warm_start.is_empty() {
+                    let known = sweep.spec.prior.len();
+                    note_run(
+                        effects,
+                        &name,
+                        format!("begins with {known} trials of earlier sweeps; {left_out} do not fit"),
+                    );
+                }
                 self.sweeps.insert(name, sweep);
             }
             // Whoever accepted it has checked it; a journal of another version may hold one.
@@ -24,11 +34,29 @@ impl Engine {
         }
     }
 
+    /// Adds what the sweeps have found that it is to begin with. Tells how many trials do not fit.
+    fn add_prior(&self, spec: &mut SweepSpec) -> u32 {
+        let mut prior = Prior::default();
+        for earlier in spec.warm_start.iter().filter_map(|name| self.sweeps.get(name)) {
+            prior.add(spec, &earlier.spec, &earlier.study);
+        }
+        spec.prior.append(&mut prior.observations);
+        prior.left_out
+    }
+
     /// Whether a run or a sweep may not have this name: because one has it, or for it could be confused with a trial.
     pub(super) fn is_taken(&self, name: &RunName) -> bool {
         let is_trial = split_trial_run(name).is_some_and(|(sweep, _)| self.sweeps.contains_key(&sweep));
         let has_trials = self.trials.keys().any(|id| split_trial_run(&id.run).is_some_and(|(sweep, _)| sweep == *name));
         is_trial || has_trials || self.sweeps.contains_key(name) || self.trials.contains_key(&only_trial(name))
+    }
+
+    pub(super) fn check_submission(&self, spec: &SweepSpec) -> Result<(), Refusal> {
+        self.check_name(&spec.name)?;
+        match spec.warm_start.iter().find(|earlier| !self.sweeps.contains_key(*earlier)) {
+            Some(earlier) => Err(Refusal::NoEarlierSweep { sweep: earlier.clone() }),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn check_name(&self, name: &RunName) -> Result<(), Refusal> {

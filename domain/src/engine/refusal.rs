@@ -52,6 +52,14 @@ pub enum Refusal {
         /// Where it stands.
         state: RunState,
     },
+    /// A sweep can begin with what an earlier one found only if that one is known.
+    #[error(
+        "warm_start: there is no sweep {sweep}\nhint: `phalanx list` shows all sweeps of this state folder or coordinator"
+    )]
+    NoEarlierSweep {
+        /// The name that was given.
+        sweep: RunName,
+    },
     /// There is no such run.
     #[error("there is no run {run}\nhint: `phalanx list` shows all runs")]
     NoSuchRun {

@@ -344,6 +344,44 @@ fn copies_of_a_population_begin_from_the_checkpoints_of_better_members() {
 }
 
 #[test]
+fn a_sweep_begins_with_what_an_earlier_one_found() {
+    let mut cluster = Cluster::new(spec(ASHA), 2, never);
+    while cluster.go() {}
+    let best = |view: &SweepView| view.trials.iter().map(|trial| f64::from(trial.values[0])).fold(f64::MAX, f64::min);
+    let earlier = cluster.view();
+    let after = |name: &str| SweepSpec {
+        name: "later".parse().unwrap(),
+        warm_start: vec![name.parse().unwrap()],
+        ..spec("searcher: {type: tpe, startup: 5}\ntrials: 6\n")
+    };
+    let submit = |spec: SweepSpec| Event::SweepSubmitted { spec: Box::new(spec) };
+    assert_eq!(
+        cluster.engine.check(&submit(after("s.5"))).unwrap_err().to_string(),
+        "warm_start: there is no sweep s.5\nhint: `phalanx list` shows all sweeps of this state folder or coordinator"
+    );
+    assert_eq!(cluster.engine.check(&submit(after("s"))), Ok(()));
+    cluster.waiting.push_back(submit(after("s")));
+    while cluster.go() {}
+    let later: RunName = "later".parse().unwrap();
+    let known = &cluster.engine.sweeps[&later].spec.prior;
+    assert_eq!(known.len(), earlier.trials.len(), "what was pruned was measured, too");
+    let view = cluster.engine.view().sweeps.into_iter().find(|view| view.name == later).unwrap();
+    assert_eq!(view.state, RunState::Completed);
+    // Nothing is drawn at random any more: already the first ones are near the best of the earlier sweep.
+    let lr = |view: &SweepView, which: usize| view.trials[which].configuration["schedule.lr"].clone();
+    assert!(best(&view) <= best(&earlier) + 0.02, "{} {}", best(&view), best(&earlier));
+    let fresh = Cluster::new(spec("searcher: {type: tpe, startup: 5}\ntrials: 6\n"), 2, never).until_over().view();
+    assert_ne!(lr(&view, 0), lr(&fresh, 0));
+
+    // The journal alone brings it back.
+    let mut replayed = Engine::new(Timing::default());
+    for (at, event) in &cluster.journal {
+        replayed.apply(*at, event.clone());
+    }
+    assert_eq!(replayed.sweeps, cluster.engine.sweeps);
+}
+
+#[test]
 fn a_sweep_whose_trials_would_have_no_names_is_refused() {
     let named = |bytes: usize| SweepSpec { name: "s".repeat(bytes).parse().unwrap(), ..spec(ASHA) };
     assert!(crate::spec::sweep::check::check(&named(53)).is_ok());
