@@ -23,7 +23,7 @@ impl Engine {
     /// journalling: a sign of life may have moved it.
     pub fn next_deadline(&self) -> Option<(Time, Deadline)> {
         let leases = self.workers.iter().map(|(id, w)| (w.lease_until, Deadline::Lease { worker: *id }));
-        let trials = self.trials.iter().filter_map(|(id, trial)| {
+        let trials = self.trials.live().filter_map(|(id, trial)| {
             let (trial_id, generation) = (id.clone(), trial.generation);
             match &trial.phase {
                 Phase::Waiting { gather_until, .. } => {

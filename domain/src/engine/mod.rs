@@ -22,6 +22,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod trials;
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,8 @@ pub use refusal::Refusal;
 
 use self::sweep::Sweep;
 pub use self::sweep::trial_run;
-use self::trial::{Phase, Trial};
+use self::trial::Phase;
+use self::trials::Trials;
 use crate::ids::{Generation, RunName, Step, Time, TrialId, WorkerId};
 use crate::spec::JobSpec;
 
@@ -47,7 +49,7 @@ use crate::spec::JobSpec;
 pub struct Engine {
     timing: Timing,
     workers: BTreeMap<WorkerId, Worker>,
-    trials: BTreeMap<TrialId, Trial>,
+    trials: Trials,
     sweeps: BTreeMap<RunName, Sweep>,
     /// The next free place in the queue.
     next_turn: u64,
@@ -107,7 +109,7 @@ impl Engine {
         Self {
             timing,
             workers: BTreeMap::new(),
-            trials: BTreeMap::new(),
+            trials: Trials::default(),
             sweeps: BTreeMap::new(),
             next_turn: 0,
             newest_fact: Time(0),
@@ -165,6 +167,7 @@ impl Engine {
         if let Some(worker) = joined {
             self.repeat_commands(worker, &mut effects);
         }
+        self.trials.settle();
         effects
     }
 

@@ -47,7 +47,8 @@ impl Engine {
     /// Whether a run or a sweep may not have this name: because one has it, or for it could be confused with a trial.
     pub(super) fn is_taken(&self, name: &RunName) -> bool {
         let is_trial = split_trial_run(name).is_some_and(|(sweep, _)| self.sweeps.contains_key(&sweep));
-        let has_trials = self.trials.keys().any(|id| split_trial_run(&id.run).is_some_and(|(sweep, _)| sweep == *name));
+        let has_trials =
+            self.trials.iter().any(|(id, _)| split_trial_run(&id.run).is_some_and(|(sweep, _)| sweep == *name));
         is_trial || has_trials || self.sweeps.contains_key(name) || self.trials.contains_key(&only_trial(name))
     }
 
@@ -124,7 +125,8 @@ impl Engine {
         }
         let free = self.workers.values().filter(|worker| worker.connected && worker.trial.is_none()).count() as u32;
         let is_waiting = |trial: &&Trial| matches!(trial.phase, Phase::Waiting { .. });
-        let wanted: u32 = self.trials.values().filter(is_waiting).map(|trial| trial.spec.workers).sum();
+        let waiting = self.trials.live().map(|(_, trial)| trial).filter(is_waiting);
+        let wanted: u32 = waiting.map(|trial| trial.spec.workers).sum();
         free >= wanted.saturating_add(sweep.spec.workers_per_trial)
     }
 
@@ -146,8 +148,10 @@ impl Engine {
             }
             Next::Wait(_) => false,
             Next::Finished(reason) => {
-                note_run(effects, name, format!("the sweep is over: {reason}"));
-                self.sweep_mut(name).phase = SweepPhase::Ended { at: now, reason };
+                let is_blind = sweep.is_blind();
+                sweep.phase = SweepPhase::Ended { at: now, reason, is_blind };
+                let text = format!("the sweep is over: {}", picture::sweep_reason(&self.sweeps[name]));
+                note_run(effects, name, text);
                 false
             }
         }
@@ -169,7 +173,6 @@ impl Engine {
         let (job, until, run) = (sweep.job(number, &configuration), sweep.until(target), sweep.run(number));
         let shown: Vec<String> = configuration.iter().map(|(path, value)| format!("{path} = {value}")).collect();
         note_run(effects, name, format!("trial {number} starts with {}", shown.join(", ")));
-        sweep.configurations.insert(number, configuration);
         let job = match job {
             Ok(job) => job,
             Err(cause) => {
@@ -224,10 +227,11 @@ impl Engine {
         let measured = trial.measurements.iter().find(|m| m.step == step).copied();
         let sweep = self.sweep_mut(&name);
         let losses = sweep.losses(measured.as_ref());
-        sweep.steps.insert(number, step.0);
+        let before = sweep.steps.insert(number, step.0).unwrap_or_default();
+        sweep.steps_made = sweep.steps_made + step.0 - before;
         let target = sweep.study.trials()[number as usize].target();
         sweep.rests.insert((number, target), step);
-        let steps: u64 = sweep.steps.values().sum();
+        let steps = sweep.steps_made;
         if sweep.spec.budget.steps.is_some_and(|limit| steps >= limit) && !sweep.is_out_of_time {
             sweep.study.out_of_time();
             sweep.is_out_of_time = true;
@@ -293,16 +297,19 @@ impl Engine {
         sweep.banked_ms += now.0.saturating_sub(since.0);
         sweep.phase = SweepPhase::Stopping;
         note_run(effects, name, format!("stopping: {}", StopCause::User));
-        for id in self.trials_of(name) {
+        let of_sweep = |trial: &Trial| trial.sweep.as_ref().is_some_and(|(sweep, _)| sweep == name);
+        let live = self.trials.live().filter(|(_, trial)| of_sweep(trial)).map(|(id, _)| id.clone());
+        for id in live.collect::<Vec<_>>() {
             self.on_stop_requested(now, &id, effects);
         }
         self.note_if_stopped(now, name, effects);
     }
 
     fn note_if_stopped(&mut self, now: Time, name: &RunName, effects: &mut Vec<Effect>) {
-        let is_at_rest = self.trials_of(name).iter().all(|id| self.trials[id].is_ended());
-        let sweep = self.sweep_mut(name);
-        if sweep.phase == SweepPhase::Stopping && is_at_rest {
+        let is_stopping = self.sweeps[name].phase == SweepPhase::Stopping;
+        let of_sweep = |trial: &Trial| trial.sweep.as_ref().is_some_and(|(sweep, _)| sweep == name);
+        if is_stopping && !self.trials.live().any(|(_, trial)| of_sweep(trial)) {
+            let sweep = self.sweep_mut(name);
             sweep.phase = SweepPhase::Stopped { at: now };
             note_run(effects, name, "stopped; all trials are saved");
         }
@@ -338,12 +345,6 @@ impl Engine {
             let at = sweep.out_of_time_at()?;
             Some((at, Deadline::SweepTime { sweep: name.clone() }))
         })
-    }
-
-    fn trials_of(&self, name: &RunName) -> Vec<TrialId> {
-        let sweep = &self.sweeps[name];
-        let ids = sweep.configurations.keys().map(|number| only_trial(&sweep.run(*number)));
-        ids.filter(|id| self.trials.contains_key(id)).collect()
     }
 
     pub(super) fn sweep_mut(&mut self, name: &RunName) -> &mut Sweep {

@@ -1,4 +1,4 @@
-use super::trial::Phase;
+use super::trial::{Phase, Trial};
 use super::{Effect, Engine, Held, LossCause, Running, Worker, WorkerInfo, note};
 use crate::ids::{Time, TrialId, WorkerId};
 use crate::record::Position;
@@ -36,8 +36,10 @@ impl Engine {
 
     /// A new connection is a new chance: whatever was wrong may have been repaired.
     fn forgive(&mut self, id: WorkerId) {
-        for trial in self.trials.values_mut() {
-            trial.shunned.remove(&id);
+        let shun = |(_, trial): &(&TrialId, &Trial)| trial.shunned.contains_key(&id);
+        let shunning: Vec<TrialId> = self.trials.live().filter(shun).map(|(trial, _)| trial.clone()).collect();
+        for trial in shunning {
+            self.trial_mut(&trial).shunned.remove(&id);
         }
     }
 
@@ -123,7 +125,9 @@ impl Engine {
             worker.connected = false;
             worker.lease_until = back_until;
         }
-        for (id, trial) in &mut self.trials {
+        let all: Vec<TrialId> = self.trials.iter().map(|(id, _)| id.clone()).collect();
+        for id in &all {
+            let trial = self.trials.get_mut(id).expect("a trial is never forgotten");
             trial.recorded = Position::default();
             trial.trained.doubt(self.newest_fact);
             match &mut trial.phase {

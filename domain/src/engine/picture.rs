@@ -1,6 +1,8 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::sweep::{Sweep, SweepPhase};
 use super::trial::{Phase, Trial};
-use super::{EndReason, Engine, only_trial};
+use super::{EndReason, Engine, Worker, only_trial};
 use crate::ids::{RunName, Step, TrialId};
 use crate::search::study::{self, FinishReason};
 use crate::view::{CheckpointView, RunState, RunView, SweepTrialView, SweepView, TrialState, View, WorkerView};
@@ -8,43 +10,66 @@ use crate::view::{CheckpointView, RunState, RunView, SweepTrialView, SweepView, 
 impl Engine {
     /// A picture for people.
     pub fn view(&self) -> View {
+        let all =
+            |(name, sweep): (&RunName, &Sweep)| self.sweep_view(name, sweep, 0..sweep.study.trials().len() as u32);
         View {
             runs: self.trials.iter().map(|(id, trial)| run_view(id, trial)).collect(),
-            workers: self
-                .workers
-                .values()
-                .map(|worker| WorkerView {
-                    info: worker.info.clone(),
-                    connected: worker.connected,
-                    run: worker.trial.as_ref().map(|trial| trial.run.clone()),
-                })
-                .collect(),
-            sweeps: self.sweeps.iter().map(|(name, sweep)| self.sweep_view(name, sweep)).collect(),
+            workers: self.worker_views(),
+            sweeps: self.sweeps.iter().map(all).collect(),
         }
     }
 
-    fn sweep_view(&self, name: &RunName, sweep: &Sweep) -> SweepView {
-        let trials = sweep.study.trials().iter().zip(0..).map(|(trial, number)| SweepTrialView {
-            number,
-            run: sweep.run(number),
-            configuration: sweep.configurations.get(&number).cloned().unwrap_or_default(),
-            state: trial_state(trial.phase()),
-            reason: self.trials.get(&only_trial(&sweep.run(number))).map(reason).unwrap_or_default(),
-            budget: trial.budget(),
-            step: Step(sweep.steps.get(&number).copied().unwrap_or_default()),
-            values: sweep.values(trial.losses()),
-            parent: trial.parent().map(|parent| (parent.trial, parent.budget)),
+    /// What may have changed since this was asked last: a view that lacks the runs, and the trials of sweeps, of which
+    /// nothing is different. Put over the earlier ones it is [`Engine::view`]. It costs what the changes cost, however many
+    /// trials a sweep has.
+    pub fn take_changes(&mut self) -> View {
+        let unseen = self.trials.take_unseen();
+        let mut by_sweep: BTreeMap<RunName, BTreeSet<u32>> = BTreeMap::new();
+        for (name, sweep) in &mut self.sweeps {
+            let decided = sweep.study.trials_since(std::mem::replace(&mut sweep.seen_facts, sweep.study.facts_made()));
+            by_sweep.entry(name.clone()).or_default().extend(decided);
+        }
+        for (sweep, number) in unseen.iter().filter_map(|id| self.trials[id].sweep.clone()) {
+            by_sweep.entry(sweep).or_default().insert(number);
+        }
+        let changed = |(name, numbers): (RunName, BTreeSet<u32>)| self.sweep_view(&name, &self.sweeps[&name], numbers);
+        View {
+            runs: unseen.iter().map(|id| run_view(id, &self.trials[id])).collect(),
+            workers: self.worker_views(),
+            sweeps: by_sweep.into_iter().map(changed).collect(),
+        }
+    }
+
+    fn worker_views(&self) -> Vec<WorkerView> {
+        let view = |worker: &Worker| WorkerView {
+            info: worker.info.clone(),
+            connected: worker.connected,
+            run: worker.trial.as_ref().map(|trial| trial.run.clone()),
+        };
+        self.workers.values().map(view).collect()
+    }
+
+    /// A sweep with these of its trials.
+    fn sweep_view(&self, name: &RunName, sweep: &Sweep, numbers: impl IntoIterator<Item = u32>) -> SweepView {
+        let trials = numbers.into_iter().map(|number| {
+            let trial = &sweep.study.trials()[number as usize];
+            let run = sweep.run(number);
+            SweepTrialView {
+                number,
+                configuration: sweep.study.space().decode(trial.point()),
+                state: trial_state(trial.phase()),
+                reason: self.trials.get(&only_trial(&run)).map(reason).unwrap_or_default(),
+                run,
+                budget: trial.budget(),
+                step: Step(sweep.steps.get(&number).copied().unwrap_or_default()),
+                values: sweep.values(trial.losses()),
+                parent: trial.parent().map(|parent| (parent.trial, parent.budget)),
+            }
         });
         SweepView {
             name: name.clone(),
             state: sweep_state(sweep),
-            reason: match &sweep.phase {
-                SweepPhase::Live { .. } if sweep.is_out_of_time => "its limit is reached".to_owned(),
-                SweepPhase::Live { .. } => String::new(),
-                SweepPhase::Stopping => "stop requested".to_owned(),
-                SweepPhase::Stopped { .. } => "stopped by a user; all trials are saved".to_owned(),
-                SweepPhase::Ended { reason, .. } => reason.to_string(),
-            },
+            reason: sweep_reason(sweep),
             submitted_at: sweep.submitted_at,
             ended_at: match sweep.phase {
                 SweepPhase::Stopped { at } | SweepPhase::Ended { at, .. } => Some(at),
@@ -52,6 +77,20 @@ impl Engine {
             },
             trials: trials.collect(),
         }
+    }
+}
+
+pub(super) fn sweep_reason(sweep: &Sweep) -> String {
+    match &sweep.phase {
+        SweepPhase::Live { .. } if sweep.is_out_of_time => "its limit is reached".to_owned(),
+        SweepPhase::Live { .. } => String::new(),
+        SweepPhase::Stopping => "stop requested".to_owned(),
+        SweepPhase::Stopped { .. } => "stopped by a user; all trials are saved".to_owned(),
+        SweepPhase::Ended { reason, is_blind: true, .. } => {
+            let metric = sweep.spec.objectives.first().map_or("its objective", |objective| objective.metric.name());
+            format!("{reason}; no trial has a number for {metric}")
+        }
+        SweepPhase::Ended { reason, is_blind: false, .. } => reason.to_string(),
     }
 }
 

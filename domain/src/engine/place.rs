@@ -93,7 +93,7 @@ impl Engine {
 
     fn by_turn(&self, filter: impl Fn(&Trial) -> bool) -> Vec<TrialId> {
         let mut ids: Vec<(u64, &TrialId)> =
-            self.trials.iter().filter(|(_, trial)| filter(trial)).map(|(id, trial)| (trial.turn, id)).collect();
+            self.trials.live().filter(|(_, trial)| filter(trial)).map(|(id, trial)| (trial.turn, id)).collect();
         ids.sort();
         ids.into_iter().map(|(_, id)| id.clone()).collect()
     }

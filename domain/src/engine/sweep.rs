@@ -16,12 +16,14 @@ pub(super) struct Sweep {
     pub(super) study: Study,
     /// What its budgets count.
     pub(super) unit: Unit,
-    /// What each trial tries, by number.
-    pub(super) configurations: BTreeMap<u32, Configuration>,
     /// The step at which a trial rested with a budget.
     pub(super) rests: BTreeMap<(u32, u64), Step>,
     /// Steps that each trial had made when it came to rest last.
     pub(super) steps: BTreeMap<u32, u64>,
+    /// Their sum.
+    pub(super) steps_made: u64,
+    /// Facts of the study that people have seen the results of.
+    pub(super) seen_facts: usize,
     pub(super) submitted_at: Time,
     pub(super) turn: u64,
     pub(super) phase: SweepPhase,
@@ -40,8 +42,8 @@ pub(super) enum SweepPhase {
     Stopping,
     /// It was stopped and can go on.
     Stopped { at: Time },
-    /// Nothing is left to do.
-    Ended { at: Time, reason: FinishReason },
+    /// Nothing is left to do. Blind means that no trial has a number for the first objective.
+    Ended { at: Time, reason: FinishReason, is_blind: bool },
 }
 
 /// What happened says all that a study is.
@@ -49,7 +51,6 @@ impl PartialEq for Sweep {
     fn eq(&self, other: &Self) -> bool {
         self.spec == other.spec
             && self.phase == other.phase
-            && self.configurations == other.configurations
             && self.steps == other.steps
             && self.rests == other.rests
             && (self.submitted_at, self.turn, self.banked_ms) == (other.submitted_at, other.turn, other.banked_ms)
@@ -65,9 +66,10 @@ impl Sweep {
             study,
             unit,
             spec,
-            configurations: BTreeMap::new(),
             rests: BTreeMap::new(),
             steps: BTreeMap::new(),
+            steps_made: 0,
+            seen_facts: 0,
             submitted_at: now,
             turn,
             phase: SweepPhase::Live { since: now },
@@ -111,8 +113,8 @@ impl Sweep {
 
     /// The steps of a trial's checkpoints that other trials may still begin from.
     pub(super) fn wanted_steps(&self, number: u32) -> BTreeSet<Step> {
-        let of_trial = self.study.checkpoints().into_iter().filter(|parent| parent.trial == number);
-        of_trial.filter_map(|parent| self.rests.get(&(number, parent.budget)).copied()).collect()
+        let budgets = self.study.checkpoints_of(number).into_iter();
+        budgets.filter_map(|budget| self.rests.get(&(number, budget)).copied()).collect()
     }
 
     /// When its time is over.
@@ -120,6 +122,12 @@ impl Sweep {
         let SweepPhase::Live { since } = self.phase else { return None };
         let limit_ms = self.spec.budget.seconds.filter(|_| !self.is_out_of_time)?.saturating_mul(1000);
         Some(since.after_ms(limit_ms.saturating_sub(self.banked_ms)))
+    }
+
+    /// Whether trials have rested, but none with a number for the first objective: nothing could be compared.
+    pub(super) fn is_blind(&self) -> bool {
+        let mut rested = self.study.trials().iter().filter_map(|trial| trial.losses().first()).peekable();
+        rested.peek().is_some() && rested.all(|loss| loss.is_nan())
     }
 
     pub(super) fn is_live(&self) -> bool {

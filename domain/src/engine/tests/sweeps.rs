@@ -389,3 +389,58 @@ fn a_sweep_whose_trials_would_have_no_names_is_refused() {
     assert!(refused.contains("name: is 54 bytes long, a sweep's name may have 53"), "{refused}");
     trial_run(&named(53).name, u32::MAX);
 }
+
+#[test]
+fn changes_put_over_each_other_are_the_view() {
+    let population = "searcher: {type: population, population: 8, interval: {steps: 9}}\ntrials: 20\n";
+    let fails = |run: &RunName| run.as_str() == "s.2";
+    for more in [ASHA.to_owned(), format!("{ASHA}lock_step: true\n"), population.to_owned()] {
+        let mut cluster = Cluster::new(spec(&more), 2, fails);
+        let mut runs = BTreeMap::new();
+        let mut trials = BTreeMap::new();
+        let (mut changed, mut events) = (0, 0);
+        while cluster.go() {
+            let changes = cluster.engine.take_changes();
+            changed += changes.runs.len();
+            events += 1;
+            runs.extend(changes.runs.into_iter().map(|run| (run.name.clone(), run)));
+            let view = cluster.engine.view();
+            assert_eq!(runs.values().cloned().collect::<Vec<_>>(), view.runs);
+            assert_eq!(changes.workers, view.workers);
+            for (changed, whole) in changes.sweeps.iter().zip(&view.sweeps) {
+                trials.extend(changed.trials.iter().map(|trial| (trial.number, trial.clone())));
+                let merged = SweepView { trials: trials.values().cloned().collect(), ..changed.clone() };
+                assert_eq!(&merged, whole);
+            }
+        }
+        assert!(trials.len() >= 12 && changed < 2 * events, "{changed} runs in {events} events");
+        assert_eq!(cluster.engine.take_changes().runs, []);
+    }
+}
+
+#[test]
+fn a_metric_that_is_not_a_number_or_never_told_ends_the_sweep_all_the_same() {
+    let population = "searcher: {type: population, population: 8, interval: {steps: 9}}\ntrials: 20\n";
+    let median = "scheduler: {type: median, interval: {steps: 3}}\ntrials: 12\n";
+    for more in [ASHA.to_owned(), format!("{ASHA}lock_step: true\n"), population.to_owned(), median.to_owned()] {
+        for told in [Some(f64::NAN), None] {
+            let mut cluster = Cluster::new(spec(&more), 2, never);
+            let mut events = 0;
+            while !cluster.waiting.is_empty() {
+                if let (Some(Event::Measured { eval_loss, .. }), told) = (cluster.waiting.front_mut(), told) {
+                    match told {
+                        Some(loss) => *eval_loss = loss.into(),
+                        None => drop(cluster.waiting.pop_front()),
+                    }
+                }
+                cluster.go();
+                events += 1;
+                assert!(events < 100_000, "the sweep does not come to an end");
+            }
+            let view = cluster.view();
+            assert_eq!(view.state, RunState::Completed, "{more}: {}", view.reason);
+            assert!(view.reason.ends_with("; no trial has a number for eval_loss"), "{}", view.reason);
+            assert!(view.trials.iter().all(|trial| trial.state != TrialState::Training));
+        }
+    }
+}

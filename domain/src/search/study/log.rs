@@ -186,6 +186,16 @@ impl Log {
         })
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The trials that the facts from number `first` on are about, as often as there are facts.
+    pub(super) fn trials_since(&self, first: usize) -> impl Iterator<Item = u32> + '_ {
+        let of_trial = |entry: &&Entry| !matches!(entry.kind, Kind::OutOfTime | Kind::Waited | Kind::Finished);
+        self.entries.iter().skip(first).filter(of_trial).map(|entry| entry.trial)
+    }
+
     /// The bytes that the log holds.
     pub(super) fn bytes(&self) -> usize {
         let heap = |detail: &Detail| match detail {

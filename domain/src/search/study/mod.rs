@@ -50,6 +50,8 @@ pub struct Study {
     log: Log,
     training: u32,
     paused: BTreeSet<u32>,
+    /// Copies that have not rested yet: their parents' checkpoints are needed.
+    copies: BTreeSet<u32>,
     ends: VecDeque<(u32, StopReason)>,
     wave: Option<Wave>,
     spent: u64,
@@ -74,6 +76,7 @@ impl Study {
             log: Log::default(),
             training: 0,
             paused: BTreeSet::new(),
+            copies: BTreeSet::new(),
             ends: VecDeque::new(),
             wave: spec.lock_step.map(|_| Wave::default()),
             spent: 0,
@@ -239,6 +242,24 @@ impl Study {
         needed.chain(self.scheduler.parents()).collect()
     }
 
+    /// The budgets of a trial's checkpoints that are among [`Study::checkpoints`].
+    pub fn checkpoints_of(&self, trial: u32) -> BTreeSet<u64> {
+        let own = self.trials.get(trial as usize).filter(|t| !t.phase.is_over() && !t.losses.is_empty());
+        let copied = self.copies.iter().filter_map(|copy| self.trials[*copy as usize].parent);
+        let of_trial = copied.chain(self.scheduler.parents()).filter(|parent| parent.trial == trial);
+        of_trial.map(|parent| parent.budget).chain(own.map(|own| own.budget)).collect()
+    }
+
+    /// How many facts there are.
+    pub fn facts_made(&self) -> usize {
+        self.log.len()
+    }
+
+    /// The trials that the facts from number `first` on are about.
+    pub fn trials_since(&self, first: usize) -> BTreeSet<u32> {
+        self.log.trials_since(first).collect()
+    }
+
     /// About how many bytes trials and facts hold; searcher and scheduler have theirs.
     pub fn bytes(&self) -> usize {
         let trials: usize = self.trials.iter().map(Trial::bytes).sum();
@@ -338,6 +359,9 @@ impl Study {
             phase: Phase::Queued,
             has_started: false,
         });
+        if parent.is_some() {
+            self.copies.insert(trial);
+        }
         self.log.push(Fact::Started { trial, target, parent });
         trial
     }
@@ -364,6 +388,7 @@ impl Study {
 
     fn end(&mut self, trial: u32, reason: StopReason) -> Next {
         self.paused.remove(&trial);
+        self.copies.remove(&trial);
         self.trials[trial as usize].phase = Phase::Stopped;
         self.searcher.close(trial);
         self.log.push(Fact::Ended { trial, reason: reason.clone() });
@@ -435,6 +460,7 @@ impl Study {
 
     fn count_rested(&mut self, trial: u32, budget: u64, losses: &[f64]) -> Decision {
         self.consecutive_failures = 0;
+        self.copies.remove(&trial);
         let record = &mut self.trials[trial as usize];
         (record.budget, record.measured, record.losses) = (budget, budget, losses.into());
         self.searcher.observe(trial, budget, losses);
@@ -480,6 +506,7 @@ impl Study {
     }
 
     fn count_failed(&mut self, trial: u32, cause: &str) {
+        self.copies.remove(&trial);
         let record = &mut self.trials[trial as usize];
         record.phase = Phase::Failed;
         let after = AfterFailure::Failed { attempts: record.failures };
