@@ -5,6 +5,7 @@
 
 all_reduce_latency_{shm,tcp}_{2,4}_ranks        seconds of one all-reduce of 1 kB, waiting in a barrier before each
 all_reduce_bandwidth_{shm,tcp}_{25,330}mb_{2,4}_ranks   bus bandwidth, 2 (n - 1) / n * bytes / time, in GB/s
+all_reduce_abort_{shm,tcp}_{2,4}_ranks          seconds from an abort amid reductions of 25 MB to the return of the last rank
 
 Ours is always the exact reduction in tree order, by the example `latency` of the crate `collective`: through shared memory,
 and by TCP as between hosts. The peer is torch.distributed with the backend gloo, one thread per process. Both check every
@@ -30,6 +31,9 @@ VENV = ROOT / "target" / "bench-venv"
 WORLDS = (2, 4)
 LATENCY = 1_000
 SIZES = {LATENCY: 101, 25_000_000: 7, 330_000_000: 3}
+ABORTED = 25_000_000
+ABORTS = 20
+ABORT_GOAL = 0.01
 GOALS = {("shm", True): 0.2, ("tcp", True): 1.0, ("shm", False): 3.0, ("tcp", False): 1.2}
 
 
@@ -82,6 +86,22 @@ def ours(world: int, transport: str) -> dict[int, float]:
     return medians
 
 
+def aborts(world: int, transport: str) -> list[float]:
+    choice = ["--world", str(world), "--transport", transport, "--bytes", str(ABORTED), "--times", str(ABORTS)]
+    run = subprocess.run([EXAMPLE, "--operation", "abort", *choice], check=True, capture_output=True, text=True)
+    return [float(line) for line in run.stdout.split()]
+
+
+def report_aborts(note: str) -> bool:
+    met = []
+    for world in WORLDS:
+        for transport in ("shm", "tcp"):
+            runs = aborts(world, transport)
+            longest = f"{note}; the longest took {max(runs):.3g} s"
+            met.append(result.write(f"all_reduce_abort_{transport}_{world}_ranks", runs, "s", "lower", ABORT_GOAL, note=longest))
+    return all(met)
+
+
 def copy_rate() -> float:
     """Bytes a second that one core copies from memory to memory, in GB/s."""
     source, target = bytearray(330_000_000), bytearray(330_000_000)
@@ -121,12 +141,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--python", type=pathlib.Path)
+    parser.add_argument("--only-aborts", action="store_true", help="leave the comparison out")
     parser.add_argument("--peer", nargs=3, type=int, metavar=("WORLD", "PORT", "RANK"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peer:
         world, port, rank = arguments.peer
         return be_peer(rank, world, port)
     subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "collective", "--example", "latency"], cwd=ROOT, check=True)
+    if arguments.only_aborts:
+        sys.exit(0 if report_aborts(f"load average at the start {os.getloadavg()[0]:.1f}") else 1)
     python = arguments.python or python_with_torch()
     rate = copy_rate()
     print(f"one core copies {rate:.3g} GB/s from memory to memory")
@@ -139,6 +162,7 @@ def main() -> None:
                 for size, seconds in ours(world, transport).items():
                     rounds.setdefault((world, transport, size), []).append((seconds, theirs[size]))
     met = [report(world, transport, size, pairs, note) for (world, transport, size), pairs in rounds.items()]
+    met.append(report_aborts(note))
     sys.exit(0 if all(met) else 1)
 
 

@@ -3,11 +3,13 @@
 //!
 //! It starts a process for every further rank. Rank 0 prints the seconds of each reduction, one a line. Every sum is
 //! checked. `--operation gather` measures a gather instead; `--background` hands every reduction to another thread.
+//! `--operation abort` measures how long it takes, from the call of rank 0 in the midst of reductions, until every rank has
+//! returned with an error; the group forms anew each time.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "it prints its figures, and stops at the first failure")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use collective::ring::{Listener, Membership, Ring, Transport, connect_over};
 use collective::{AbortHandle, Background, Collective};
@@ -56,14 +58,15 @@ fn main() {
     let options = Options::parse();
     let mut listener = Listener::bind("127.0.0.1:0").unwrap();
     let own = listener.local_addr().to_string();
-    let (addresses, children) = if options.rank == 0 { start_others(&options, own) } else { (told(own), Vec::new()) };
-    let membership = Membership { group: "latency", generation: 1, rank: options.rank, addresses: &addresses };
-    let limit = Duration::from_secs(20);
-    let ring = connect_over(options.transport(), &mut listener, membership, &AbortHandle::new(), limit).unwrap();
+    let (addresses, mut children) =
+        if options.rank == 0 { start_others(&options, own) } else { (told(own), Vec::new()) };
     let samples = match (options.operation.as_str(), options.background) {
-        ("gather", _) => gather(ring, &options),
-        (_, true) => reduce_in_background(ring, &options),
-        (_, false) => reduce(ring, &options),
+        ("abort", _) => abort(&options, &mut listener, &addresses, &mut children),
+        ("gather", _) => gather(form(&options, &mut listener, &addresses, 1, &AbortHandle::new()), &options),
+        (_, background) => {
+            let ring = form(&options, &mut listener, &addresses, 1, &AbortHandle::new());
+            if background { reduce_in_background(ring, &options) } else { reduce(ring, &options) }
+        }
     };
     if options.rank == 0 {
         samples.iter().for_each(|sample| println!("{:.9}", sample.as_secs_f64()));
@@ -71,6 +74,17 @@ fn main() {
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
+}
+
+fn form(
+    options: &Options,
+    listener: &mut Listener,
+    addresses: &[String],
+    generation: u64,
+    abort: &AbortHandle,
+) -> Ring {
+    let membership = Membership { group: "latency", generation, rank: options.rank, addresses };
+    connect_over(options.transport(), listener, membership, abort, Duration::from_secs(20)).unwrap()
 }
 
 /// Starts the other ranks; each says its address and is told all of them.
@@ -153,4 +167,46 @@ fn gather(mut ring: Ring, options: &Options) -> Vec<Duration> {
         began.elapsed()
     };
     (0..options.times).map(timed).collect()
+}
+
+/// The clock is that of the host, which all ranks share.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the abort is to come at any moment of a reduction, so no event tells it"
+)]
+fn abort(options: &Options, listener: &mut Listener, addresses: &[String], children: &mut [Child]) -> Vec<Duration> {
+    let mut outputs: Vec<_> = children.iter_mut().map(|child| BufReader::new(child.stdout.as_mut().unwrap())).collect();
+    let mut samples = Vec::with_capacity(options.times);
+    for round in 0..options.times {
+        let handle = AbortHandle::new();
+        let mut ring = form(options, listener, addresses, 1 + round as u64, &handle);
+        // Long enough for several reductions, and at another place of one each time.
+        let pause = Duration::from_micros(50_000 + 1_700 * round as u64 % 20_000);
+        let aborting = (options.rank == 0).then(|| {
+            std::thread::spawn(move || {
+                std::thread::sleep(pause);
+                let now = SystemTime::now();
+                handle.abort();
+                now
+            })
+        });
+        let mut buffer = vec![1.0f32; options.bytes / 4];
+        let part = options.rank..options.rank + 1;
+        while let Ok(reduced) = ring.all_reduce(options.world, options.bytes / 4, vec![(part.clone(), buffer)]) {
+            buffer = reduced.sum;
+        }
+        let ended = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let Some(aborting) = aborting else {
+            println!("{}", ended.as_nanos());
+            continue;
+        };
+        let began = aborting.join().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let ends = outputs.iter_mut().map(|output| {
+            let mut line = String::new();
+            output.read_line(&mut line).unwrap();
+            Duration::from_nanos(line.trim().parse().unwrap())
+        });
+        samples.push(ends.fold(ended, Duration::max).saturating_sub(began));
+    }
+    samples
 }

@@ -204,7 +204,7 @@ impl LocalCollective {
         sources.sort_by_key(|(range, _)| range.start);
         let sources: Vec<&[f32]> = sources.iter().map(|(_, values)| &values[owned.clone()]).collect();
         let mut owned_sum = vec![0.0; owned.len()];
-        plan.program(None).run(&mut owned_sum, &sources, |_, _| {});
+        plan.program(None).run(&mut owned_sum, &sources, None);
         let sums = self.exchange(Message::Sum(Arc::new(owned_sum)))?;
         let mut sum = Vec::with_capacity(elements);
         for (rank, message) in sums.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use domain::batch::split;
 use domain::tree::{combine, split_point};
 
-use crate::copy::copy;
+use crate::copy::{copy, fetch_after};
 
 /// The elements that `rank` finishes the sum of.
 pub(crate) fn owned_elements(elements: usize, rank: u32, world: u32) -> Range<usize> {
@@ -103,7 +103,7 @@ impl Plan {
         if places[self.root] != Place::Sum {
             steps.push(Step::Copy { to: Place::Sum, from: places[self.root] });
         }
-        Program { steps, scratch: vec![[0.0; BLOCK]; scratch] }
+        Program { whole: Whole::of(&steps), steps, scratch: vec![[0.0; BLOCK]; scratch] }
     }
 }
 
@@ -126,21 +126,91 @@ enum Step {
     Copy { to: Place, from: Place },
 }
 
+/// A program that needs no place between its parts and the sum, by the positions of the parts: that of groups of two and
+/// of four in which every rank brings one.
+#[derive(Clone, Copy, Debug)]
+enum Whole {
+    /// The sum and one part.
+    Two(usize),
+    /// (The sum and the first part) and (the second and the third part).
+    Four(usize, usize, usize),
+}
+
+impl Whole {
+    fn of(steps: &[Step]) -> Option<Self> {
+        use Place::{Scratch, Source, Sum};
+        use Step::{Add, Copy};
+        match *steps {
+            [Add { to: Sum, from: Source(a) }] => Some(Self::Two(a)),
+            [
+                Add { to: Sum, from: Source(a) },
+                Copy { from: Source(b), .. },
+                Add { to: Scratch(_), from: Source(c) },
+                Add { to: Sum, from: Scratch(_) },
+            ]
+            | [
+                Copy { from: Source(b), .. },
+                Add { to: Scratch(_), from: Source(c) },
+                Add { to: Sum, from: Source(a) },
+                Add { to: Sum, from: Scratch(_) },
+            ] => Some(Self::Four(a, b, c)),
+            _ => None,
+        }
+    }
+
+    /// Adds up a block. Every value is read once and every sum written from the register that it was made in.
+    fn run(self, sum: &mut [f32], sources: &[&[f32]], twin: Option<&mut [f32]>) {
+        match (self, twin) {
+            (Self::Two(a), None) => sum.iter_mut().zip(sources[a]).for_each(|(sum, a)| *sum += a),
+            (Self::Two(a), Some(twin)) => {
+                for ((sum, a), twin) in sum.iter_mut().zip(sources[a]).zip(twin) {
+                    *sum += a;
+                    *twin = *sum;
+                }
+            }
+            (Self::Four(a, b, c), None) => {
+                for (((sum, a), b), c) in sum.iter_mut().zip(sources[a]).zip(sources[b]).zip(sources[c]) {
+                    *sum = (*sum + a) + (b + c);
+                }
+            }
+            (Self::Four(a, b, c), Some(twin)) => {
+                for ((((sum, a), b), c), twin) in
+                    sum.iter_mut().zip(sources[a]).zip(sources[b]).zip(sources[c]).zip(twin)
+                {
+                    *sum = (*sum + a) + (b + c);
+                    *twin = *sum;
+                }
+            }
+        }
+    }
+}
+
 /// A [`Plan`] with a place for every value in between.
 #[derive(Debug)]
 pub(crate) struct Program {
+    whole: Option<Whole>,
     steps: Vec<Step>,
     scratch: Vec<[f32; BLOCK]>,
 }
 
 impl Program {
     /// Adds up one range of elements. `sum` gets the sum, and holds the part that is added in place, if any;
-    /// `sources[position]` are the other parts, as long as `sum`. Each finished block goes to `finished`.
-    pub(crate) fn run(&mut self, sum: &mut [f32], sources: &[&[f32]], mut finished: impl FnMut(Range<usize>, &[f32])) {
+    /// `sources[position]` are the other parts, as long as `sum`. The sum goes to `twin` too.
+    pub(crate) fn run(&mut self, sum: &mut [f32], sources: &[&[f32]], mut twin: Option<&mut [f32]>) {
         for start in (0..sum.len()).step_by(BLOCK) {
             let block = start..sum.len().min(start + BLOCK);
             let length = block.len();
             let sum = &mut sum[block.clone()];
+            let twin = twin.as_deref_mut().map(|twin| &mut twin[block.clone()]);
+            fetch_after(sum);
+            if let Some(whole) = self.whole {
+                let mut blocks: [&[f32]; 4] = [&[]; 4];
+                for (to, from) in blocks.iter_mut().zip(sources) {
+                    *to = from.get(block.clone()).unwrap_or_default();
+                }
+                whole.run(sum, &blocks, twin);
+                continue;
+            }
             for step in &self.steps {
                 let (Step::Add { to, from } | Step::Copy { to, from }) = *step;
                 let (to, from): (&mut [f32], &[f32]) = match (to, from) {
@@ -161,7 +231,9 @@ impl Program {
                     Step::Copy { .. } => copy(to, from),
                 }
             }
-            finished(block, sum);
+            if let Some(twin) = twin {
+                copy(twin, sum);
+            }
         }
     }
 }

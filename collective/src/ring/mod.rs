@@ -301,6 +301,6 @@ fn reduce_inline(plan: &Plan, elements: usize, starts: &[ReduceStart], parts: Ve
     }
     let mut buffers = parts.into_iter();
     let mut sum = buffers.next().unwrap_or_else(|| vec![0.0; elements]);
-    plan.program(None).run(&mut sum, &sources, |_, _| {});
+    plan.program(None).run(&mut sum, &sources, None);
     Reduced { sum, spare: buffers.collect() }
 }

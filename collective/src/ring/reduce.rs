@@ -12,12 +12,16 @@ use super::bulk::{Buffers, Segment, chunks};
 use super::frame::Kind;
 use super::link::Link;
 use super::shared::Shared;
-use crate::copy::copy;
+use crate::copy::{copy, copy_from_memory, copy_to_memory};
 use crate::reduction::{Plan, Program, owned_elements};
 use crate::{CollectiveError, Reduced};
 
 /// Pieces of partial sums that a rank sends to a peer before it sends a sum. Enough to keep both ends busy.
 const LEAD: usize = 4;
+
+/// From so many bytes of the vectors of all ranks of a host on, the sums are written past the cache: half of what processors
+/// have in their last level. Between two ranks they are not, as a sum comes back so soon that its place is still in the cache.
+const LARGE_BYTES: usize = 16 << 20;
 
 /// The state of a reduction on one rank. In a frame, the place of a partial sum is the position of its part in the plan;
 /// that of a sum means nothing.
@@ -35,6 +39,8 @@ pub(super) struct Reduction<'a> {
     /// The elements whose sum this rank finishes, and how many pieces of them are finished.
     owned: Range<usize>,
     finished: usize,
+    /// Whether sums leave the cache before they are read, see [`LARGE_BYTES`].
+    is_large: bool,
     /// By position in the plan, for parts of peers that send by TCP: the piece that is coming in, and those that came.
     coming: Vec<Option<Vec<f32>>>,
     came: Vec<VecDeque<Vec<f32>>>,
@@ -85,6 +91,7 @@ impl<'a> Reduction<'a> {
             piece: CHUNK_ELEMENTS / plan.most_parts().max(1),
             owned: owned_elements(elements, rank, world),
             finished: 0,
+            is_large: lanes.len() > 1 && (1 + lanes.len()) * elements * size_of::<f32>() >= LARGE_BYTES,
             coming: (0..plan.parts()).map(|_| None).collect(),
             came: (0..plan.parts()).map(|_| VecDeque::new()).collect(),
             buffers,
@@ -158,7 +165,8 @@ impl<'a> Reduction<'a> {
         let (Some(shared), lane) = (&mut self.shared, &mut self.lanes[index]) else { return false };
         match nth_piece(&lane.owned, self.piece, lane.heard) {
             Some(piece) if shared.can_hear(index) => {
-                shared.hear(index, &mut self.sum[piece]);
+                let copy = if self.is_large { copy_to_memory } else { copy };
+                shared.hear(index, piece.len(), |values| copy(&mut self.sum[piece], values));
                 lane.heard += 1;
                 true
             }
@@ -178,7 +186,7 @@ impl<'a> Reduction<'a> {
                 shared.send(index, parts * piece.len(), |slot| {
                     let parts = std::iter::once(&self.sum).chain(&self.others);
                     for (target, part) in slot.chunks_exact_mut(piece.len()).zip(parts) {
-                        copy(target, &part[piece.clone()]);
+                        copy_from_memory(target, &part[piece.clone()]);
                     }
                 });
                 lane.sent += 1;
@@ -212,7 +220,7 @@ impl<'a> Reduction<'a> {
         }
         let sum = &mut self.sum[piece.clone()];
         match &mut self.shared {
-            None => self.program.run(sum, &sources, |_, _| {}),
+            None => self.program.run(sum, &sources, None),
             Some(shared) => {
                 let length = piece.len();
                 let from: Vec<_> = self.givers.iter().map(|(index, parts)| (*index, parts * length)).collect();
@@ -225,7 +233,7 @@ impl<'a> Reduction<'a> {
                             sources[*position] = values;
                         }
                     }
-                    self.program.run(sum, &sources, |block, values| copy(&mut slot[block], values));
+                    self.program.run(sum, &sources, Some(slot));
                 });
             }
         }

@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::segment::{Bell, SLOTS, Segment, Stream};
-use crate::copy::copy;
 
 /// How often a rank looks again before it sleeps: a few microseconds, less than falling asleep and waking take.
 const LOOKS: u32 = 200;
@@ -137,11 +136,11 @@ impl Shared {
     }
 
     /// Reads the oldest message of a neighbour for everybody, after [`can_hear`](Self::can_hear).
-    pub(super) fn hear(&mut self, index: usize, target: &mut [f32]) {
+    pub(super) fn hear(&mut self, index: usize, elements: usize, read: impl FnOnce(&[f32])) {
         debug_assert!(self.can_hear(index));
         let neighbour = &mut self.neighbours[index];
         // SAFETY: `can_hear` saw that the message was written, and it is released below.
-        copy(target, unsafe { neighbour.segment.message(Stream::ToAll, neighbour.heard, target.len()) });
+        read(unsafe { neighbour.segment.message(Stream::ToAll, neighbour.heard, elements) });
         neighbour.heard += 1;
         self.own.line(neighbour.place).heard.store(neighbour.heard, Ordering::Release);
         neighbour.wake();
