@@ -62,13 +62,12 @@ fn fact_line(fact: &Fact, unit: &str) -> Option<String> {
             format!("started as a copy of trial {trial} at {budget} {unit}, to rest after {target}")
         }
         Fact::Resumed { target, .. } => format!("taken up again, to rest after {target} {unit}"),
-        Fact::Measured { budget, losses: measured, .. } => format!("after {budget} {unit}: loss {}", losses(measured)),
         Fact::Rested { budget, losses: measured, decision, .. } => {
             format!("rested after {budget} {unit} with loss {}: {decision}", losses(measured))
         }
         Fact::Failed { cause, .. } => format!("failed: {}", escape(cause)),
         Fact::Ended { reason, .. } => format!("ended: {reason}"),
-        Fact::OutOfTime | Fact::Waited | Fact::Finished { .. } => return None,
+        Fact::OutOfTime { .. } | Fact::Waited | Fact::Finished { .. } => return None,
     })
 }
 
