@@ -69,7 +69,6 @@ fn fact_line(fact: &Fact, objectives: &[Objective], unit: Option<Unit>) -> Optio
             format!("started as a copy of trial {trial} after {budget}, to rest after {}", length(*target))
         }
         Fact::Resumed { target, .. } => format!("taken up again, to rest after {}", length(*target)),
-        Fact::Measured { budget, losses, .. } => format!("after {}: {}", length(*budget), values(losses)),
         Fact::Rested { budget, losses, decision, .. } => {
             let decision = sweep::decision_text(decision, objectives, unit);
             format!("rested after {} with {}: {decision}", length(*budget), values(losses))
@@ -79,7 +78,7 @@ fn fact_line(fact: &Fact, objectives: &[Objective], unit: Option<Unit>) -> Optio
             AfterFailure::Failed { .. } => format!("failed: {}", escape(cause)),
         },
         Fact::Ended { reason, .. } => format!("stopped: {}", sweep::stop_text(reason, objectives, unit)),
-        Fact::OutOfTime | Fact::Waited | Fact::Finished { .. } => return None,
+        Fact::OutOfTime { .. } | Fact::Waited | Fact::Finished { .. } => return None,
     })
 }
 

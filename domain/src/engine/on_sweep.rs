@@ -36,11 +36,12 @@ impl Engine {
 
     /// Adds what the sweeps have found that it is to begin with. Tells how many trials do not fit.
     fn add_prior(&self, spec: &mut SweepSpec) -> u32 {
+        // What whoever submits it says of earlier sweeps counts for nothing.
         let mut prior = Prior::default();
         for earlier in spec.warm_start.iter().filter_map(|name| self.sweeps.get(name)) {
             prior.add(spec, &earlier.spec, &earlier.study);
         }
-        spec.prior.append(&mut prior.observations);
+        spec.prior = prior.observations;
         prior.left_out
     }
 

@@ -25,15 +25,6 @@ pub enum Fact {
         /// The budget of its next rest.
         target: u64,
     },
-    /// It was evaluated on the way.
-    Measured {
-        /// Its number.
-        trial: u32,
-        /// Where.
-        budget: u64,
-        /// Its losses.
-        losses: Vec<MetricValue>,
-    },
     /// It came to rest.
     Rested {
         /// Its number.
@@ -62,7 +53,11 @@ pub enum Fact {
         reason: StopReason,
     },
     /// The time for the study was over.
-    OutOfTime,
+    OutOfTime {
+        /// Trials of the wave that no slot had taken yet, in their order: they end without having gone on. None without
+        /// lock step.
+        planned: Vec<u32>,
+    },
     /// A slot asked in vain, and the study found thereby that it has nothing new to start.
     Waited,
     /// The study is over.
@@ -78,11 +73,10 @@ impl Fact {
         match self {
             Fact::Started { trial, .. }
             | Fact::Resumed { trial, .. }
-            | Fact::Measured { trial, .. }
             | Fact::Rested { trial, .. }
             | Fact::Failed { trial, .. }
             | Fact::Ended { trial, .. } => Some(*trial),
-            Fact::OutOfTime | Fact::Waited | Fact::Finished { .. } => None,
+            Fact::OutOfTime { .. } | Fact::Waited | Fact::Finished { .. } => None,
         }
     }
 }
@@ -110,7 +104,6 @@ enum Kind {
     Started,
     Copied,
     Resumed,
-    Measured,
     Rested,
     Failed,
     Ended,
@@ -125,6 +118,7 @@ enum Detail {
     Decision(Decision),
     Failure(Box<(String, AfterFailure)>),
     Stop(StopReason),
+    Planned(Vec<u32>),
     Finish(FinishReason),
 }
 
@@ -140,7 +134,6 @@ impl Log {
                 (Kind::Copied, trial, target, Vec::new(), Some(Detail::Parent(parent)))
             }
             Fact::Resumed { trial, target } => (Kind::Resumed, trial, target, Vec::new(), None),
-            Fact::Measured { trial, budget, losses } => (Kind::Measured, trial, budget, losses, None),
             Fact::Rested { trial, budget, losses, decision } => {
                 (Kind::Rested, trial, budget, losses, Some(Detail::Decision(decision)))
             }
@@ -148,7 +141,7 @@ impl Log {
                 (Kind::Failed, trial, 0, Vec::new(), Some(Detail::Failure(Box::new((cause, after)))))
             }
             Fact::Ended { trial, reason } => (Kind::Ended, trial, 0, Vec::new(), Some(Detail::Stop(reason))),
-            Fact::OutOfTime => (Kind::OutOfTime, 0, 0, Vec::new(), None),
+            Fact::OutOfTime { planned } => (Kind::OutOfTime, 0, 0, Vec::new(), Some(Detail::Planned(planned))),
             Fact::Waited => (Kind::Waited, 0, 0, Vec::new(), None),
             Fact::Finished { reason } => (Kind::Finished, 0, 0, Vec::new(), Some(Detail::Finish(reason))),
         };
@@ -169,19 +162,20 @@ impl Log {
             match kind {
                 Kind::Started => Fact::Started { trial, target: budget, parent: None },
                 Kind::Resumed => Fact::Resumed { trial, target: budget },
-                Kind::Measured => Fact::Measured { trial, budget, losses },
-                Kind::OutOfTime => Fact::OutOfTime,
                 Kind::Waited => Fact::Waited,
-                Kind::Copied | Kind::Rested | Kind::Failed | Kind::Ended | Kind::Finished => match detail() {
-                    Detail::Parent(parent) => Fact::Started { trial, target: budget, parent: Some(parent) },
-                    Detail::Decision(decision) => Fact::Rested { trial, budget, losses, decision },
-                    Detail::Failure(failure) => {
-                        let (cause, after) = *failure;
-                        Fact::Failed { trial, cause, after }
+                Kind::Copied | Kind::Rested | Kind::Failed | Kind::Ended | Kind::OutOfTime | Kind::Finished => {
+                    match detail() {
+                        Detail::Parent(parent) => Fact::Started { trial, target: budget, parent: Some(parent) },
+                        Detail::Decision(decision) => Fact::Rested { trial, budget, losses, decision },
+                        Detail::Failure(failure) => {
+                            let (cause, after) = *failure;
+                            Fact::Failed { trial, cause, after }
+                        }
+                        Detail::Stop(reason) => Fact::Ended { trial, reason },
+                        Detail::Planned(planned) => Fact::OutOfTime { planned },
+                        Detail::Finish(reason) => Fact::Finished { reason },
                     }
-                    Detail::Stop(reason) => Fact::Ended { trial, reason },
-                    Detail::Finish(reason) => Fact::Finished { reason },
-                },
+                }
             }
         })
     }
@@ -201,6 +195,7 @@ impl Log {
         let heap = |detail: &Detail| match detail {
             Detail::Decision(Decision::Stop(reason)) | Detail::Stop(reason) => reason.heap_bytes(),
             Detail::Failure(failure) => size_of::<(String, AfterFailure)>() + failure.0.capacity(),
+            Detail::Planned(planned) => planned.capacity() * size_of::<u32>(),
             Detail::Parent(_) | Detail::Decision(_) | Detail::Finish(_) => 0,
         };
         self.entries.capacity() * size_of::<Entry>()

@@ -1,7 +1,7 @@
 //! A searcher and a scheduler together, with the limits of a sweep.
 //!
-//! The engine asks [`Study::next`] for every free slot, and tells what came of it: [`Study::measured`] on the way,
-//! [`Study::rested`] or [`Study::failed`] at the end. A trial trains up to its target exactly, is evaluated there and rests
+//! The engine asks [`Study::next`] for every free slot, and tells what came of it: [`Study::rested`] or
+//! [`Study::failed`]. A trial trains up to its target exactly, is evaluated there and rests
 //! as a checkpoint; all that becomes of it is decided there.
 
 mod log;
@@ -38,7 +38,8 @@ use crate::search::warm_start::Known;
 /// again at once, which concerns that trial alone.
 ///
 /// So what is tried, and every decision, depends on the losses only, and not on the number of slots or on who is first; the
-/// facts of [`Study::facts`] are the same, one by one. The exception is [`Study::out_of_time`], by its nature. The price is
+/// facts of [`Study::facts`] are the same, one by one. The exception is [`Study::out_of_time`], by its nature; its
+/// fact says which trials it kept from beginning, so that it replays too. The price is
 /// that slots wait for the last trial of a wave.
 #[derive(Clone, Debug)]
 pub struct Study {
@@ -115,23 +116,6 @@ impl Study {
         }
     }
 
-    /// A trial that trains was evaluated on the way to its target. What is not newer than everything before, or not before
-    /// the target, changes nothing.
-    ///
-    /// # Panics
-    /// If the trial does not train.
-    pub fn measured(&mut self, trial: u32, budget: u64, losses: &[f64]) {
-        let record = self.training_trial(trial);
-        if budget <= record.measured || budget >= record.target {
-            return;
-        }
-        record.measured = budget;
-        match &mut self.wave {
-            Some(wave) => wave.of(trial).measured.push((budget, losses.to_vec())),
-            None => self.count_measured(trial, budget, losses),
-        }
-    }
-
     /// A trial that trains came to rest at its target.
     ///
     /// # Panics
@@ -186,7 +170,8 @@ impl Study {
         if self.closing.is_some() || self.finished.is_some() {
             return;
         }
-        self.log.push(Fact::OutOfTime);
+        let planned = self.wave.iter().flat_map(|wave| &wave.queue).copied().collect();
+        self.log.push(Fact::OutOfTime { planned });
         self.closing = Some(FinishReason::OutOfTime);
         if let Some(wave) = &mut self.wave {
             let continuing: Vec<u32> = wave.continuing.drain(..).map(|(trial, _)| trial).collect();
@@ -354,7 +339,6 @@ impl Study {
             parent,
             budget,
             target,
-            measured: budget,
             failures: 0,
             phase: Phase::Queued,
             has_started: false,
@@ -436,9 +420,6 @@ impl Study {
     fn count_wave(&mut self) {
         let Some(results) = self.wave.as_mut().and_then(Wave::take_complete) else { return };
         for (trial, buffered) in results {
-            for (budget, losses) in buffered.measured {
-                self.count_measured(trial, budget, &losses);
-            }
             match buffered.outcome.expect("the wave is complete") {
                 Outcome::Failed { cause } => self.count_failed(trial, &cause),
                 Outcome::Rested { budget, losses } => {
@@ -452,17 +433,11 @@ impl Study {
         }
     }
 
-    fn count_measured(&mut self, trial: u32, budget: u64, losses: &[f64]) {
-        self.scheduler.measured(trial, first(losses));
-        self.searcher.observe(trial, budget, losses);
-        self.log.push(Fact::Measured { trial, budget, losses: losses.iter().map(|loss| (*loss).into()).collect() });
-    }
-
     fn count_rested(&mut self, trial: u32, budget: u64, losses: &[f64]) -> Decision {
         self.consecutive_failures = 0;
         self.copies.remove(&trial);
         let record = &mut self.trials[trial as usize];
-        (record.budget, record.measured, record.losses) = (budget, budget, losses.into());
+        (record.budget, record.losses) = (budget, losses.into());
         self.searcher.observe(trial, budget, losses);
         let decision = self.scheduler.rested(trial, budget, first(losses));
         let decision = self.within_limits(trial, budget, decision);

@@ -17,8 +17,7 @@ pub struct Divergence {
 }
 
 impl Study {
-    /// The study that these facts were taken from, made by repeating the calls that led to them. A lock-step study that ran
-    /// out of time in the middle of a wave is an exception: facts do not say which trials of it were still planned.
+    /// The study that these facts were taken from, made by repeating the calls that led to them.
     ///
     /// # Errors
     /// If the study makes other facts, because specification, space, seed or program are not the same.
@@ -59,17 +58,16 @@ impl Study {
             Fact::Ended { .. } => matches!(self.next(), Next::End { .. }),
             Fact::Waited => matches!(self.next(), Next::Wait(_)),
             Fact::Finished { .. } => matches!(self.next(), Next::Finished(_)),
-            Fact::OutOfTime => {
+            Fact::OutOfTime { planned } => {
+                // Every trial of the wave was given to a slot above, for facts tell of it as a whole.
+                for trial in planned {
+                    if !trains(self, *trial, None) {
+                        return false;
+                    }
+                    self.take_back(*trial);
+                }
                 self.out_of_time();
                 true
-            }
-            Fact::Measured { trial, budget, losses } => {
-                let can = trains(self, *trial, None);
-                if can {
-                    let losses: Vec<f64> = losses.iter().map(|loss| (*loss).into()).collect();
-                    self.measured(*trial, *budget, &losses);
-                }
-                can
             }
             Fact::Rested { trial, budget, losses, .. } => {
                 let can = trains(self, *trial, Some(*budget));
@@ -89,6 +87,16 @@ impl Study {
                 true
             }
         }
+    }
+
+    /// A trial of the wave is planned still: no slot has taken it after all.
+    fn take_back(&mut self, trial: u32) {
+        let Some(wave) = &mut self.wave else { return };
+        wave.queue.push_back(trial);
+        let record = &mut self.trials[trial as usize];
+        record.phase = Phase::Queued;
+        record.has_started = !record.losses.is_empty();
+        self.training -= 1;
     }
 }
 
@@ -188,9 +196,6 @@ impl Replay {
                     self.promote();
                 }
             }
-            Fact::Measured { trial, budget, losses } => {
-                self.point(*trial, *budget, losses.first().map_or(f64::NAN, |loss| (*loss).into()));
-            }
             Fact::Rested { trial, budget, losses, decision } => {
                 self.curves.entry(*trial).or_default().rested = *budget;
                 self.old.insert((*trial, *budget), decision.clone());
@@ -207,7 +212,7 @@ impl Replay {
             }
             Fact::Waited | Fact::Finished { .. } if !starts_follow => self.scheduler.no_more_proposals(),
             Fact::Failed { after: AfterFailure::Retry { .. }, .. }
-            | Fact::OutOfTime
+            | Fact::OutOfTime { .. }
             | Fact::Waited
             | Fact::Finished { .. } => {}
         }

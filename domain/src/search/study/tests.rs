@@ -212,6 +212,32 @@ fn out_of_time_lets_what_trains_rest_and_ends_the_others() {
 }
 
 #[test]
+fn a_wave_that_is_cut_by_the_time_replays() {
+    for taken in 0..=4 {
+        for rested in 0..=taken {
+            let mut cut = spec(asha(3, Mode::Pause), 100);
+            cut.lock_step = Some(LockStep { wave: 4 });
+            let mut study = Study::new(cut.clone(), space(), 3);
+            (0..taken).for_each(|trial| assert!(matches!(study.next(), Next::Start { trial: t, .. } if t == trial)));
+            (0..rested).for_each(|trial| {
+                study.rested(trial, 1, &[f64::from(trial)]);
+            });
+            study.out_of_time();
+            let planned: Vec<u32> = if taken == 0 { Vec::new() } else { (taken..4).collect() };
+            assert!(study.facts().any(|fact| fact == Fact::OutOfTime { planned: planned.clone() }), "{taken}");
+            (rested..taken).for_each(|trial| {
+                study.rested(trial, 1, &[f64::from(trial)]);
+            });
+            let is_over = |_| matches!(study.next(), Next::Finished(FinishReason::OutOfTime));
+            assert!((0..20).any(is_over), "the study does not come to an end");
+            let facts: Vec<Fact> = study.facts().collect();
+            let replayed = Study::replayed(cut, space(), 3, &facts).unwrap_or_else(|e| panic!("{taken} {rested}: {e}"));
+            assert_eq!(replayed.trials(), study.trials());
+        }
+    }
+}
+
+#[test]
 fn another_setting_is_derived_from_the_recorded_curves() {
     let recorded = spec(asha(3, Mode::Stop), 60);
     let (study, _) = play(recorded.clone(), 4, 0, false);

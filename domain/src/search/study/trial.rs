@@ -8,8 +8,6 @@ pub struct Trial {
     pub(super) parent: Option<Parent>,
     pub(super) budget: u64,
     pub(super) target: u64,
-    /// The newest budget that was evaluated.
-    pub(super) measured: u64,
     pub(super) failures: u32,
     pub(super) phase: Phase,
     pub(super) has_started: bool,

@@ -14,7 +14,6 @@ pub(super) struct Wave {
 /// What a trial of a wave reported.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Buffered {
-    pub(super) measured: Vec<(u64, Vec<f64>)>,
     pub(super) outcome: Option<Outcome>,
 }
 

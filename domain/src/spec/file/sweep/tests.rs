@@ -485,11 +485,6 @@ fn each_mistake_in_the_method_has_its_place_and_its_remedy() {
             ),
             (
                 "min: {epochs: 5}",
-                "min: {epochs: 7}",
-                "28:8: scheduler.min: must be a multiple of the job's evaluation period (5 epochs) (a section of 1 keys)",
-            ),
-            (
-                "min: {epochs: 5}",
                 "min: {epochs: 80}",
                 "28:8: scheduler.min: min (80 epochs) must be < max (80 epochs) (a section of 1 keys)",
             ),

@@ -5,13 +5,13 @@ use crate::batch::Length;
 use crate::ids::RUN_NAME_BYTES_MAX;
 use crate::search::grid::{GRID_POINTS_MAX, Grid};
 use crate::search::{Choice, Observation, Space};
+use crate::spec::JobSpec;
 use crate::spec::file::{STEPS_MAX, WORKERS_MAX};
 use crate::spec::sweep::{
     AshaOptions, BanditOptions, CmaEsOptions, GaussianProcessOptions, Goal, GridOptions, Nsga2Options, PatienceOptions,
     PercentileOptions, PopulationOptions, SchedulerSpec, SearcherSpec, SweepBudget, SweepSpec, ThresholdOptions,
     TpeOptions,
 };
-use crate::spec::{Every, JobSpec};
 
 /// The longest name of a sweep, in bytes: a dot and the longest number of a trial still make the name of a run.
 const SWEEP_NAME_BYTES_MAX: usize = RUN_NAME_BYTES_MAX - 11;
@@ -70,13 +70,13 @@ pub(in crate::spec) fn options(spec: &SweepSpec) -> Vec<Fault> {
     });
     warm_start(spec, &mut wrong);
     let job = spec.base_job().ok();
-    let lengths = Lengths::of(job.as_ref(), space);
+    let whole = fixed_length(job.as_ref(), space);
     population_alone(searcher, scheduler, &mut wrong);
     if let SearcherSpec::Population(PopulationOptions { interval: Some(interval), .. }) = searcher {
         wrong.length(&["searcher", "interval"], *interval);
-        wrong.below_max(&["searcher", "interval"], *interval, lengths.job);
+        wrong.below_max(&["searcher", "interval"], *interval, whole);
     }
-    self::scheduler(scheduler, &lengths, &mut wrong);
+    self::scheduler(scheduler, whole, &mut wrong);
     wrong.0
 }
 
@@ -247,37 +247,22 @@ fn population_alone(searcher: &SearcherSpec, scheduler: &SchedulerSpec, wrong: &
     });
 }
 
-/// What rungs are measured by, where the job says it and no parameter changes it.
-struct Lengths {
-    job: Option<Length>,
-    evaluation: Option<Length>,
+/// How long the job is, where it says so and no parameter changes it.
+fn fixed_length(job: Option<&JobSpec>, space: &Space) -> Option<Length> {
+    let is_searched = space.parameters().iter().any(|p| ["train.epochs", "train.steps"].contains(&p.path.as_str()));
+    job.filter(|_| !is_searched).map(|job| job.train.length)
 }
 
-impl Lengths {
-    fn of(job: Option<&JobSpec>, space: &Space) -> Self {
-        let searched = |paths: [&str; 2]| space.parameters().iter().any(|p| paths.contains(&p.path.as_str()));
-        let fixed = |paths: [&str; 2]| job.filter(|_| !searched(paths));
-        let period = |every: Every| match every {
-            Every::Epochs(n) => Length::Epochs(n),
-            Every::Steps(n) => Length::Steps(n),
-        };
-        Self {
-            job: fixed(["train.epochs", "train.steps"]).map(|job| job.train.length),
-            evaluation: fixed(["eval.every_epochs", "eval.every_steps"]).map(|job| period(job.eval.every)),
-        }
-    }
-}
-
-fn scheduler(scheduler: &SchedulerSpec, lengths: &Lengths, wrong: &mut Wrong) {
+fn scheduler(scheduler: &SchedulerSpec, whole: Option<Length>, wrong: &mut Wrong) {
     let warm_up = match scheduler {
         SchedulerSpec::None => None,
         SchedulerSpec::Asha(AshaOptions { min, max, eta, mode: _, warm_up }) => {
-            rungs(*min, *max, *eta, lengths, wrong);
+            rungs(*min, *max, *eta, whole, wrong);
             *warm_up
         }
         SchedulerSpec::Hyperband(options) | SchedulerSpec::Bohb(options) => {
             let BanditOptions { min, max, eta, warm_up } = options;
-            rungs(*min, *max, *eta, lengths, wrong);
+            rungs(*min, *max, *eta, whole, wrong);
             *warm_up
         }
         SchedulerSpec::Median(options) | SchedulerSpec::Percentile(options) => {
@@ -288,8 +273,7 @@ fn scheduler(scheduler: &SchedulerSpec, lengths: &Lengths, wrong: &mut Wrong) {
             wrong.count(&["scheduler", "min_trials"], *min_trials, 1, TRIALS_MAX);
             if let Some(interval) = interval {
                 wrong.length(&["scheduler", "interval"], *interval);
-                wrong.below_max(&["scheduler", "interval"], *interval, lengths.job);
-                evaluated(&["scheduler", "interval"], *interval, lengths, wrong);
+                wrong.below_max(&["scheduler", "interval"], *interval, whole);
             }
             *warm_up
         }
@@ -307,24 +291,23 @@ fn scheduler(scheduler: &SchedulerSpec, lengths: &Lengths, wrong: &mut Wrong) {
     };
     if let Some(warm_up) = warm_up {
         wrong.length(&["scheduler", "warm_up"], warm_up);
-        wrong.below_max(&["scheduler", "warm_up"], warm_up, lengths.job);
+        wrong.below_max(&["scheduler", "warm_up"], warm_up, whole);
     }
 }
 
-fn rungs(min: Length, max: Option<Length>, eta: u32, lengths: &Lengths, wrong: &mut Wrong) {
+fn rungs(min: Length, max: Option<Length>, eta: u32, whole: Option<Length>, wrong: &mut Wrong) {
     wrong.count(&["scheduler", "eta"], eta, 2, ETA_MAX);
     wrong.length(&["scheduler", "min"], min);
-    evaluated(&["scheduler", "min"], min, lengths, wrong);
     if let Some(max) = max {
         wrong.length(&["scheduler", "max"], max);
-        if let Some(job) = lengths.job {
+        if let Some(job) = whole {
             let is_within = compared(max, job).is_none_or(Ordering::is_le);
             wrong.unless(is_within, &["scheduler", "max"], || {
                 format!("must be at most the length of the job ({})", shown(job))
             });
         }
     }
-    let (Some(top), what) = (max.or(lengths.job), if max.is_some() { "max" } else { "the length of the job" }) else {
+    let (Some(top), what) = (max.or(whole), if max.is_some() { "max" } else { "the length of the job" }) else {
         return;
     };
     match compared(min, top) {
@@ -336,15 +319,4 @@ fn rungs(min: Length, max: Option<Length>, eta: u32, lengths: &Lengths, wrong: &
             format!("min ({}) must be in the same unit as {what} ({})", shown(min), shown(top)),
         )),
     }
-}
-
-/// Trials are compared by evaluations, so there must be one whenever they are compared.
-fn evaluated(key: &[&str], length: Length, lengths: &Lengths, wrong: &mut Wrong) {
-    let (Length::Epochs(n) | Length::Steps(n)) = length;
-    let Some(evaluation) = lengths.evaluation else { return };
-    let (Length::Epochs(period) | Length::Steps(period)) = evaluation;
-    let is_same_unit = compared(length, evaluation).is_some();
-    wrong.unless(!is_same_unit || n.is_multiple_of(period), key, || {
-        format!("must be a multiple of the job's evaluation period ({})", shown(evaluation))
-    });
 }
