@@ -155,7 +155,7 @@ mod tests {
         let text = format!(
             "{{version: 1, name: s, job: {{data: {{format: idx, images: i, labels: l}}, train: {{epochs: 9}}, model: {{type: vit, \
              image: [4, 4], channels: 1, patch: 2, dim: 8, depth: 1, heads: 1, classes: 2}}}}, \
-             space: {{schedule.lr: {{uniform: [0, 1]}}, optimizer.weight_decay: {{uniform: [0, 1]}}}}, \
+             space: {{schedule.lr: {{uniform: [0.5, 1.5]}}, optimizer.weight_decay: {{uniform: [0, 1]}}}}, \
              objectives: [{{metric: eval_accuracy}}, {{metric: eval_loss}}], trials: 90, searcher: {{type: {searcher}}}}}"
         );
         let base = std::path::Path::new("/");
@@ -180,7 +180,7 @@ mod tests {
 
     /// Trials on a line of learning rates; only those below `goes_on` were measured at the higher budget.
     fn facts(trials: u32, goes_on: u32) -> (BTreeMap<u32, Configuration>, Vec<Fact>) {
-        let lr = |trial: u32| f64::from(trial) / f64::from(trials);
+        let lr = |trial: u32| 0.5 + f64::from(trial) / f64::from(trials);
         let other = |trial: u32| f64::from(trial * 7 % trials) / f64::from(trials);
         let configuration = |trial| {
             let values = [("schedule.lr", lr(trial)), ("optimizer.weight_decay", other(trial))];

@@ -108,7 +108,8 @@ fn trial_line(sweep: &Sweep, trial: &SweepTrial) -> Option<String> {
         TrialState::Training => format!("trial {number}: {values}, goes on"),
         TrialState::Paused => format!("trial {number}: {values}, rests"),
         TrialState::Completed => format!("trial {number}: {values}, complete"),
-        TrialState::Pruned => format!("trial {number}: {values}, {}", escape(&trial.reason)),
+        // Why is a long story, which `phalanx explain` tells.
+        TrialState::Pruned => format!("trial {number}: {values}, stopped early"),
         TrialState::Failed => format!("trial {number} failed: {}", escape(&trial.reason)),
         TrialState::Unspecified => return None,
     })
@@ -212,7 +213,11 @@ pub(crate) fn sweep_text(results: &SweepResults, top: usize, width: Option<usize
         lines.push(trials_table(results, top, width));
         let left_out = sweep.trials.len().saturating_sub(top);
         if left_out > 0 {
-            lines.push(wrap(&format!("{left_out} more; --top N lists more of them, --csv all"), 0, width));
+            lines.push(format!("and {left_out} more: --top N"));
+        }
+        if of(TrialState::Pruned) > 0 {
+            let name = escape(&sweep.name);
+            lines.push(wrap(&format!("phalanx explain {name}/NUMBER tells why a trial was stopped"), 0, width));
         }
     }
     lines.join("\n")

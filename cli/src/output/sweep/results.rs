@@ -209,7 +209,7 @@ model.dropout   too few        too few
 TRIAL  STATE      STEP  RESULT                              CONFIGURATION
 0*     completed  10    accuracy 90.00 %, eval loss 0.5000  model.dropout = 0.2500, schedule.lr = 0.0010
 2*     completed  10    accuracy 85.00 %, eval loss 0.2500  model.dropout = 0.2500, schedule.lr = 0.0010
-1 more; --top N lists more of them, --csv all";
+and 1 more: --top N";
         assert_eq!(sweep_text(&results(), 2, None), expected);
     }
 
