@@ -33,3 +33,6 @@ bench:
     python3 bench/fashion.py
     python3 bench/collective.py
     python3 bench/training.py
+    cargo build --release --package domain --examples
+    python3 bench/search.py
+    python3 bench/tables.py

@@ -61,8 +61,28 @@ def rosenbrock5(x):
     return sum(100 * (b - a * a) ** 2 + (1 - a) ** 2 for a, b in zip(x, x[1:]))
 
 
+def objective(function: str):
+    """What a trial of Optuna tries, and its loss. `table:FILE` is a table of bench/tables.py."""
+    if function.startswith("table:"):
+        table = json.loads(pathlib.Path(function.removeprefix("table:")).read_text())
+
+        def look_up(trial) -> float:
+            row = 0
+            for index, size in enumerate(table["sizes"]):
+                row = row * size + trial.suggest_int(f"x{index}", 0, size - 1)
+            return table["losses"][row][-1]
+
+        return look_up
+
+    def compute(trial) -> float:
+        bounds = enumerate(BOUNDS[function])
+        return globals()[function]([trial.suggest_float(f"x{i}", low, high) for i, (low, high) in bounds])
+
+    return compute
+
+
 def play_peer(searcher: str, function: str, pending: int, seed: int) -> list[float]:
-    """Optuna's best losses; runs under an interpreter that has it."""
+    """Optuna's best losses, with its defaults; runs under an interpreter that has it."""
     import warnings
 
     import optuna
@@ -70,10 +90,11 @@ def play_peer(searcher: str, function: str, pending: int, seed: int) -> list[flo
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if searcher == "tpe":
-        sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
+        sampler = optuna.samplers.TPESampler(seed=seed)
     else:
-        sampler = optuna.samplers.GPSampler(deterministic_objective=False, seed=seed)
+        sampler = optuna.samplers.GPSampler(seed=seed)
     study = optuna.create_study(sampler=sampler)
+    loss_of = objective(function)
     running = collections.deque()
     best, history = math.inf, []
     while len(history) < NOTED[-1]:
@@ -84,8 +105,7 @@ def play_peer(searcher: str, function: str, pending: int, seed: int) -> list[flo
             history.append(best)
             continue
         trial = study.ask()
-        x = [trial.suggest_float(f"x{i}", low, high) for i, (low, high) in enumerate(BOUNDS[function])]
-        running.append((trial, globals()[function](x)))
+        running.append((trial, loss_of(trial)))
     return [history[n - 1] for n in NOTED]
 
 
@@ -103,7 +123,7 @@ def peer_python(given: str | None) -> str:
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "optuna", "scipy", "torch"], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "optuna==5.0.0", "scipy", "torch", "pyarrow"], check=True)
     return str(python)
 
 
@@ -128,6 +148,16 @@ def own_runs(binary: str, searcher: str, pending: int, seeds: int) -> list[dict]
 def quartiles(values: list[float]) -> tuple[float, float, float]:
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     return low, middle, high
+
+
+def shown(values: tuple[float, float, float]) -> str:
+    low, middle, high = values
+    return f"{middle:.4g} ({low:.4g} to {high:.4g})"
+
+
+def not_worse(ours: tuple[float, float, float], theirs: tuple[float, float, float]) -> bool:
+    """Medians closer than a thousandth of the peer's spread do not differ, nor those closer than a ten-thousandth of their size."""
+    return ours[1] <= theirs[1] + max(1e-3 * (theirs[2] - theirs[0]), 1e-4 * abs(theirs[1]))
 
 
 def summary(runs: list[dict]) -> dict[tuple, list[tuple[float, float, float]]]:
@@ -185,12 +215,11 @@ def main() -> None:
         if peers is None:
             continue
         for trials, (low, middle, high), (peer_low, peer_middle, peer_high) in zip(NOTED, mine, peers):
-            # Medians closer than a thousandth of the peer's spread do not differ.
-            met = middle <= peer_middle + 1e-3 * (peer_high - peer_low)
+            ours_here, theirs_here = (low, middle, high), (peer_low, peer_middle, peer_high)
+            met = not_worse(ours_here, theirs_here)
             as_good += met
-            shown = f"{middle:.4g} ({low:.4g} to {high:.4g})"
-            peer_shown = f"{peer_middle:.4g} ({peer_low:.4g} to {peer_high:.4g})"
-            lines.append(f"| {searcher} | {function} | {pending} | {trials} | {shown} | {peer_shown} | {'yes' if met else 'NO'} |")
+            row = [searcher, function, str(pending), str(trials), shown(ours_here), shown(theirs_here), "yes" if met else "NO"]
+            lines.append("| " + " | ".join(row) + " |")
             cells.append(
                 {
                     "searcher": searcher,

@@ -1,9 +1,9 @@
 //! Bayesian optimisation with a Gaussian process: the next point is where the expected improvement over the best is greatest
 //! (Jones et al. 1998), as its logarithm, which has no flat parts (Ament et al. 2023).
 //!
-//! Hyperparameters are the most probable ones, fitted on a bounded number of trials. Pending trials are believed to give the
-//! mean, so they take away the uncertainty around them and parallel trials spread out. Several objectives are weighed at random
-//! for each proposal (ParEGO, Knowles 2006).
+//! Hyperparameters are the most probable ones, fitted on a bounded number of trials. The losses of pending trials are imagined
+//! several times, as the model draws them, and the improvement is the mean over these (Snoek et al. 2012), so that parallel
+//! trials spread out. Several objectives are weighed at random for each proposal (ParEGO, Knowles 2006).
 
 mod model;
 
@@ -42,6 +42,8 @@ const FIT_STEPS: u32 = 12;
 /// Radii of the search around the best candidates, as shares of the length scales; each is tried this often.
 const RADII: [f64; 9] = [0.5, 0.3, 0.15, 0.08, 0.04, 0.02, 0.01, 0.004, 0.0015];
 const TRIES: u32 = 24;
+/// So often the losses of pending trials are imagined.
+const DRAWS: u32 = 16;
 
 /// The searcher.
 #[derive(Clone, Debug)]
@@ -116,7 +118,10 @@ impl GaussianProcess {
         let start = self.history.trial(numbers[start]).point.clone();
         let silent: Vec<u32> = self.history.silent().rev().take(self.spec.trials_most as usize).collect();
         points.extend(silent.iter().map(of));
-        let posterior = Posterior::new(Kernel::new(&self.choices, &self.logs), points, &values);
+        let normal = |_| silent.iter().map(|_| stream.normal_f64()).collect();
+        let draws: Vec<Vec<f64>> = (0..if silent.is_empty() { 1 } else { DRAWS }).map(normal).collect();
+        let posterior = Posterior::new(Kernel::new(&self.choices, &self.logs), points, &values, &draws);
+        let draws_log = libm::log(draws.len() as f64);
         let is_conditional = space.parameters().iter().any(|p| p.when.is_some());
         let all = vec![true; self.choices.len()];
         let gain = |point: &[f64]| {
@@ -124,8 +129,10 @@ impl GaussianProcess {
                 return f64::NEG_INFINITY;
             }
             let active = if is_conditional { space.active(point) } else { all.clone() };
-            let (mean, deviation) = posterior.at(&canonical(&self.choices, point, &active));
-            log_improvement((best - mean) / deviation) + libm::log(deviation)
+            let point = canonical(&self.choices, point, &active);
+            let (draws, deviation) = posterior.at(&point);
+            let improvement = |(mean, least): (f64, f64)| log_improvement((best.min(least) - mean) / deviation);
+            log_sum(&draws.map(improvement).collect::<Vec<_>>()) - draws_log + libm::log(deviation)
         };
         let mut found: Vec<(f64, Vec<f64>)> = Vec::new();
         for _ in 0..self.spec.candidates.max(1) {
@@ -254,6 +261,12 @@ fn log_improvement(z: f64) -> f64 {
     let s = 1.0 / (z * z);
     let series = 1.0 - s * (3.0 - s * (15.0 - s * (105.0 - s * (945.0 - s * 10_395.0))));
     log_density + libm::log(s * series)
+}
+
+/// The logarithm of the sum of the exponentials.
+fn log_sum(logs: &[f64]) -> f64 {
+    let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    most + libm::log(logs.iter().map(|log| libm::exp(log - most)).sum::<f64>())
 }
 
 #[cfg(test)]

@@ -205,30 +205,45 @@ pub(crate) fn fit(choices: &[Choice], logs: &[f64], points: &[Vec<f64>], values:
     best.1
 }
 
-/// The process given values at points, and further points whose values are believed to be the mean: those change the
-/// variance alone ("kriging believer", Ginsbourger et al. 2010).
+/// The process given values at points, and further points whose values are not known yet. Those are imagined, several times
+/// over, as the process itself would draw them: each time it has another mean, and always the same, smaller variance
+/// (Snoek et al. 2012, section 3.2).
 #[derive(Clone, Debug)]
 pub(crate) struct Posterior<'a> {
     kernel: Kernel<'a>,
     points: Vec<Vec<f64>>,
     factor: Cholesky,
-    alpha: Vec<f64>,
+    /// Weights of the covariances in the mean, one set for each time that values are imagined.
+    alphas: Vec<Vec<f64>>,
+    /// The least of the imagined values of each time; infinite if nothing is imagined.
+    least: Vec<f64>,
 }
 
 impl<'a> Posterior<'a> {
-    /// `values` belong to the first of the `points`, the rest is believed.
-    pub(crate) fn new(kernel: Kernel<'a>, points: Vec<Vec<f64>>, values: &[f64]) -> Self {
+    /// `values` belong to the first of the `points`. Each of the `draws`, at least one, imagines the others: it holds a normal
+    /// number for each of them, or zeros for the mean.
+    pub(crate) fn new(kernel: Kernel<'a>, points: Vec<Vec<f64>>, values: &[f64], draws: &[Vec<f64>]) -> Self {
         let factor = Cholesky::new(kernel.covariance(&points));
-        let alpha = factor.backward(&factor.forward(values));
-        Self { kernel, points, factor, alpha }
+        let known = factor.forward(values);
+        // The factor times whitened values gives values; those imagined are white before.
+        let (mut alphas, mut least) = (Vec::new(), Vec::new());
+        for draw in draws {
+            let whitened: Vec<f64> = known.iter().chain(draw).copied().collect();
+            let imagined = factor.0[values.len()..].iter().map(|row| dot(row, &whitened[..row.len()]));
+            least.push(imagined.fold(f64::INFINITY, f64::min));
+            alphas.push(factor.backward(&whitened));
+        }
+        Self { kernel, points, factor, alphas, least }
     }
 
-    /// Mean and standard deviation of the function at a point.
-    pub(crate) fn at(&self, point: &[f64]) -> (f64, f64) {
+    /// For each draw the mean of the function at a point, and the least value that is imagined elsewhere; and the standard
+    /// deviation.
+    pub(crate) fn at(&self, point: &[f64]) -> (impl Iterator<Item = (f64, f64)>, f64) {
         let covariances: Vec<f64> = self.points.iter().map(|other| self.kernel.at(point, other)).collect();
-        let mean = dot(&covariances[..self.alpha.len()], &self.alpha);
         let explained = self.factor.forward(&covariances);
-        (mean, libm::sqrt((self.kernel.variance - dot(&explained, &explained)).max(1e-14)))
+        let deviation = libm::sqrt((self.kernel.variance - dot(&explained, &explained)).max(1e-14));
+        let draws = self.alphas.iter().zip(&self.least);
+        (draws.map(move |(alpha, least)| (dot(&covariances, alpha), *least)), deviation)
     }
 }
 
@@ -305,22 +320,45 @@ mod tests {
         assert!(density(&fitted) > density(&start) + 0.5);
         let mut logs = fitted;
         logs[5] = -14.0;
-        let posterior = Posterior::new(Kernel::new(&CHOICES, &logs), points.clone(), &values);
+        let posterior = Posterior::new(Kernel::new(&CHOICES, &logs), points.clone(), &values, &[vec![]]);
         for (point, value) in points.iter().zip(&values) {
-            let (mean, deviation) = posterior.at(point);
+            let (mean, deviation) = mean_at(&posterior, point);
             assert!((mean - value).abs() < 0.01 && deviation < 0.01, "{mean} {value} {deviation}");
         }
     }
 
+    fn mean_at(posterior: &Posterior<'_>, point: &[f64]) -> (f64, f64) {
+        let (draws, deviation) = posterior.at(point);
+        let means: Vec<f64> = draws.map(|(mean, _)| mean).collect();
+        (means.iter().sum::<f64>() / means.len() as f64, deviation)
+    }
+
     #[test]
-    fn what_is_believed_narrows_and_does_not_move() {
+    fn the_mean_as_imagined_value_narrows_and_does_not_move() {
         let (points, values) = data();
         let kernel = Kernel::new(&CHOICES, &prior(4));
         let elsewhere = [0.33, 0.5, 0.0, 0.5];
-        let believed: Vec<Vec<f64>> = points.iter().cloned().chain([elsewhere.to_vec()]).collect();
-        let (mean, deviation) = Posterior::new(kernel.clone(), points, &values).at(&elsewhere);
-        let (same, narrower) = Posterior::new(kernel, believed, &values).at(&elsewhere);
-        assert_eq!(mean, same);
+        let more: Vec<Vec<f64>> = points.iter().cloned().chain([elsewhere.to_vec()]).collect();
+        let (mean, deviation) = mean_at(&Posterior::new(kernel.clone(), points, &values, &[vec![]]), &elsewhere);
+        let (same, narrower) = mean_at(&Posterior::new(kernel, more, &values, &[vec![0.0]]), &elsewhere);
+        assert!((mean - same).abs() < 1e-9, "{mean} {same}");
         assert!(narrower < 0.3 * deviation, "{narrower} {deviation}");
+    }
+
+    /// What is imagined has the mean and the deviation of the process, and the mean passes through it.
+    #[test]
+    fn values_are_imagined_as_the_process_says() {
+        let (points, values) = data();
+        let kernel = Kernel::new(&CHOICES, &prior(4));
+        let elsewhere = [0.33, 0.5, 0.0, 0.5];
+        let more: Vec<Vec<f64>> = points.iter().cloned().chain([elsewhere.to_vec()]).collect();
+        let (mean, deviation) = mean_at(&Posterior::new(kernel.clone(), points, &values, &[vec![]]), &elsewhere);
+        let posterior = Posterior::new(kernel, more, &values, &[vec![-1.0], vec![0.0], vec![2.0]]);
+        let (draws, _) = posterior.at(&elsewhere);
+        for ((there, imagined), z) in draws.zip([-1.0, 0.0, 2.0]) {
+            let expected = mean + z * deviation;
+            assert!((imagined - expected).abs() < 0.02 * deviation, "{imagined} {expected}");
+            assert!((there - imagined).abs() < 0.02 * deviation, "{there} {imagined}");
+        }
     }
 }

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Searchers and ASHA on the recorded learning curves of bench/curves/digits-vit.parquet (see bench/curves.py).
+
+    cargo build --release -p domain --example table_bench && python3 bench/tables.py
+
+Three problems, each a curve to be minimised for each of the 576 configurations, and the score of one is the end of its curve:
+`loss`, the held-out loss over 27 epochs; `error`, the share of wrong answers over 27 epochs; `early_loss`, the held-out loss
+over the first 9 epochs.
+
+Part one plays our searchers and Optuna's on lookups of the score: the best after 50, 100 and 200 trials, one and ten at a
+time. Part two is the median number of steps until random search has trained a configuration to the end whose score is within 1 % of
+the best in the table, against the same with ASHA (rungs after 1, 3, 9 and 27 epochs, eta 3, and eta 4). For `error` the score is the share of right
+answers. ASHA never gets there where the good configurations are not among the better ones early on.
+
+`--python` names an interpreter with Optuna and pyarrow, `--peer-cache FILE` keeps Optuna's runs, `--no-peer` leaves them out.
+"""
+
+import argparse
+import collections
+import json
+import math
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import result
+import search
+from curves import TABLE
+
+PROBLEMS = ("loss", "error", "early_loss")
+PENDING = (1, 10)
+EARLY_EPOCHS = 9
+SPACE = ("schedule.lr", "model.dim", "model.depth", "model.heads", "model.dropout", "optimizer.weight_decay")
+WITHIN = 0.01
+GOAL = 4.0
+
+
+def write_problems(folder: pathlib.Path) -> None:
+    """Makes the files of the problems; runs under an interpreter that has pyarrow."""
+    import pyarrow.parquet
+
+    rows = pyarrow.parquet.read_table(TABLE).to_pylist()
+    rows.sort(key=lambda row: tuple(row[name] for name in SPACE))
+    sizes = [len({row[name] for row in rows}) for name in SPACE]
+    curves = {
+        "loss": [row["eval_loss"] for row in rows],
+        "error": [[1 - accuracy for accuracy in row["eval_accuracy"]] for row in rows],
+        "early_loss": [row["eval_loss"][:EARLY_EPOCHS] for row in rows],
+    }
+    for problem, losses in curves.items():
+        steps = rows[0]["step"][: len(losses[0])]
+        (folder / f"{problem}.json").write_text(json.dumps({"sizes": sizes, "steps": steps, "losses": losses}))
+
+
+def good_enough(problem: str, losses: list[list[float]]) -> float:
+    """The greatest loss whose score is within 1 % of the best."""
+    best = min(curve[-1] for curve in losses)
+    return 1 - (1 - WITHIN) * (1 - best) if problem == "error" else (1 + WITHIN) * best
+
+
+def lines_of(binary: str, *arguments: str) -> list[dict]:
+    out = subprocess.run([binary, *arguments], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def searches(arguments, folder: pathlib.Path, python: str) -> tuple[list[dict], list[str]]:
+    cache = arguments.peer_cache
+    known = [json.loads(line) for line in cache.read_text().splitlines()] if cache and cache.exists() else []
+    jobs = [
+        {"searcher": s, "function": f"table:{folder / problem}.json", "pending": p, "seed": seed}
+        for s in search.PEERS
+        for seed in range(arguments.gp_seeds if s == "gaussian_process" else arguments.seeds)
+        for p in PENDING
+        for problem in PROBLEMS
+    ]
+
+    def key(run: dict) -> tuple:
+        return run["searcher"], pathlib.Path(run["function"].removeprefix("table:")).stem, run["pending"], run["seed"]
+
+    have = {key(run) for run in known}
+    missing = [job for job in jobs if key(job) not in have]
+    if missing and not arguments.no_peer:
+        known += search.peer_runs(python, missing)
+        if cache:
+            cache.write_text("".join(json.dumps(run) + "\n" for run in known))
+    theirs = collections.defaultdict(list)
+    for run in known:
+        theirs[key(run)[:3]].append(run["best"])
+
+    cells = []
+    lines = ["| problem | searcher | pending | trials | ours | Optuna (seeds) | not worse |", "|---|---|---|---|---|---|---|"]
+    for problem in PROBLEMS:
+        for searcher in ("random", *search.PEERS):
+            for pending in PENDING:
+                seeds = f"0..{arguments.seeds}"
+                runs = lines_of(arguments.binary, f"{folder / problem}.json", "search", searcher, str(pending), seeds)
+                peers = theirs.get((searcher, problem, pending))
+                for index, trials in enumerate(search.NOTED):
+                    ours = search.quartiles([run["best"][index] for run in runs])
+                    cell = {"problem": problem, "searcher": searcher, "pending": pending, "trials": trials, "ours": ours}
+                    shown = [problem, searcher, str(pending), str(trials), search.shown(ours), "", ""]
+                    if peers:
+                        their = search.quartiles([best[index] for best in peers])
+                        cell |= {"peer": search.PEERS[searcher], "peer_seeds": len(peers), "theirs": their, "met": search.not_worse(ours, their)}
+                        shown[5:] = [f"{search.shown(their)} ({len(peers)})", "yes" if cell["met"] else "NO"]
+                    cells.append(cell)
+                    lines.append("| " + " | ".join(shown) + " |")
+    return cells, lines
+
+
+def quartile_runs(steps: list[int | None]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile as steps of single runs, so that some may be infinite."""
+    ranked = sorted(math.inf if step is None else step for step in steps)
+    return ranked[len(ranked) // 4], ranked[len(ranked) // 2], ranked[3 * len(ranked) // 4]
+
+
+def halvings(arguments, folder: pathlib.Path) -> tuple[list[dict], list[str]]:
+    cells = []
+    lines = [
+        "| problem | within 1 % | eta | steps of ASHA | steps of random search | ratio of medians |",
+        "|---|---|---|---|---|---|",
+    ]
+    for problem in PROBLEMS:
+        file = folder / f"{problem}.json"
+        losses = json.loads(file.read_text())["losses"]
+        good = good_enough(problem, losses)
+        share = sum(curve[-1] <= good for curve in losses)
+        for eta in (3, 4):
+            runs = lines_of(arguments.binary, str(file), "halving", str(eta), repr(good), f"0..{arguments.halving_seeds}")
+            # What is never reached takes for ever; a median of that has the ratio 0.
+            halving, random = (quartile_runs([run[key] for run in runs]) for key in ("halving", "random"))
+            ratio = random[1] / halving[1]
+            finite = [[None if math.isinf(x) else x for x in values] for values in (halving, random)]
+            cells.append({"problem": problem, "eta": eta, "good": share, "halving": finite[0], "random": finite[1], "ratio": ratio})
+            shown = [f"{middle:.0f} ({low:.0f} to {high:.0f})".replace("inf", "never") for low, middle, high in (halving, random)]
+            lines.append(f"| {problem} | {share} of {len(losses)} | {eta} | {shown[0]} | {shown[1]} | {ratio:.2f} |")
+    return cells, lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--python")
+    parser.add_argument("--binary", default=str(result.ROOT / "target" / "release" / "examples" / "table_bench"))
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--gp-seeds", type=int, default=8)
+    parser.add_argument("--halving-seeds", type=int, default=200)
+    parser.add_argument("--peer-cache", type=pathlib.Path)
+    parser.add_argument("--no-peer", action="store_true")
+    arguments = parser.parse_args()
+    python = search.peer_python(arguments.python)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        subprocess.run([python, str(pathlib.Path(__file__).resolve()), "--write", name], check=True)
+        halving_cells, halving_lines = halvings(arguments, folder)
+        cells, lines = searches(arguments, folder, python)
+    head = [
+        "# Searchers and ASHA on recorded learning curves",
+        "",
+        "576 small Vision Transformers on the digits; the problems are described in bench/tables.py. Median (quartiles). Lower is",
+        f"better. {arguments.seeds} seeds, {arguments.halving_seeds} of ASHA. {result.machine()}.",
+        "",
+    ]
+    text = "\n".join([*head, *halving_lines, "", *lines])
+    print(text)
+    (result.RESULTS / "search-tables.md").write_text(text + "\n")
+
+    # The goal holds for the default, eta 3, and for the worst of the problems.
+    ratios = [cell["ratio"] for cell in halving_cells if cell["eta"] == 3]
+    met = result.write(
+        "search-halving", [min(ratios)], "times fewer steps with ASHA than with random search, worst of the problems", "higher", GOAL
+    )
+    path = result.RESULTS / "search-halving.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "cells": halving_cells}, indent=2) + "\n")
+    compared = [cell["met"] for cell in cells if "met" in cell]
+    if compared:
+        unit = "share of medians not worse than Optuna's"
+        met &= result.write("search-tables", [sum(compared) / len(compared)], unit, "higher", 1.0)
+        path = result.RESULTS / "search-tables.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "cells": cells}, indent=2) + "\n")
+    sys.exit(0 if met else 1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--write"]:
+        write_problems(pathlib.Path(sys.argv[2]))
+    else:
+        main()
