@@ -82,7 +82,7 @@ fn search(table: &Table, spec: &SearcherSpec, pending: usize, seed: u64) -> Opti
 /// Steps trained until a trial has come to the end of its curve with a loss of at most `good`, one trial at a time.
 fn steps_until(table: &Table, scheduler: SchedulerSpec, good: f64, seed: u64) -> Option<u64> {
     let limits = Limits { trials: Some(TRIALS_MOST), ..Limits::default() };
-    let spec = StudySpec { searcher: SearcherSpec::Random, scheduler, limits, lock_step: None };
+    let spec = StudySpec { searcher: SearcherSpec::Random, scheduler, limits, lock_step: None, prior: Vec::new() };
     let mut study = Study::new(spec, table.space(), seed);
     let mut spent = 0;
     loop {

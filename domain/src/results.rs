@@ -75,14 +75,14 @@ pub fn importances(spec: &SweepSpec, configurations: &BTreeMap<u32, Configuratio
 
 fn measurement(fact: &Fact) -> Option<(u32, u64, Vec<f64>)> {
     match fact {
-        Fact::Measured { trial, budget, losses } | Fact::Rested { trial, budget, losses, decision: _ } => {
+        Fact::Rested { trial, budget, losses, decision: _ } => {
             Some((*trial, *budget, losses.iter().map(|loss| f64::from(*loss)).collect()))
         }
         Fact::Started { .. }
         | Fact::Resumed { .. }
         | Fact::Failed { .. }
         | Fact::Ended { .. }
-        | Fact::OutOfTime
+        | Fact::OutOfTime { .. }
         | Fact::Waited
         | Fact::Finished { .. } => None,
     }
