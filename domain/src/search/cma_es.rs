@@ -34,7 +34,7 @@ use super::history::History;
 use super::warm_start::Known;
 use crate::random::{Purpose, Stream};
 
-/// How the searcher works; `bench/search.py` measures the defaults.
+/// How the searcher works. The defaults are those of the papers and of Optuna.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CmaEsSpec {
