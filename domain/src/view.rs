@@ -19,6 +19,36 @@ pub struct View {
     pub sweeps: Vec<SweepView>,
 }
 
+impl View {
+    /// Takes over what [`Engine::take_changes`](crate::engine::Engine::take_changes) told: the runs, and trials of sweeps, of
+    /// which something is different, and all workers.
+    pub fn put(&mut self, changes: View) {
+        let View { runs, workers, sweeps } = changes;
+        self.workers = workers;
+        put_sorted(&mut self.runs, runs, |run| &run.name);
+        for mut changed in sweeps {
+            match self.sweeps.binary_search_by(|sweep| sweep.name.cmp(&changed.name)) {
+                Ok(place) => {
+                    let mut trials = std::mem::take(&mut self.sweeps[place].trials);
+                    put_sorted(&mut trials, std::mem::take(&mut changed.trials), |trial| &trial.number);
+                    self.sweeps[place] = SweepView { trials, ..changed };
+                }
+                Err(place) => self.sweeps.insert(place, changed),
+            }
+        }
+    }
+}
+
+/// Puts each of `new` in the place of what has its key, or where it belongs.
+fn put_sorted<T, K: Ord>(sorted: &mut Vec<T>, new: Vec<T>, key: impl Fn(&T) -> &K) {
+    for one in new {
+        match sorted.binary_search_by(|other| key(other).cmp(key(&one))) {
+            Ok(place) => sorted[place] = one,
+            Err(place) => sorted.insert(place, one),
+        }
+    }
+}
+
 /// One sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepView {

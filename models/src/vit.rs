@@ -164,7 +164,8 @@ impl Block<Tensor> {
         let [x, normed] = nn::add_layer_norm(tape, [x, &attended], gain, bias, LAYER_NORM_EPS)?;
 
         let Linear { weight, bias } = &self.intermediate;
-        let hidden = nn::linear_activated(tape, &normed, weight, Some(bias), nn::Activation::Gelu)?;
+        let hidden =
+            nn::linear_activated(tape, &normed, (weight, Some(bias)), nn::Order::OutputsFirst, nn::Activation::Gelu)?;
         let hidden = drop(hidden, "intermediate")?;
         nn::add(tape, &x, &drop(self.output.forward(tape, &hidden)?, "output")?)
     }

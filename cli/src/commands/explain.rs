@@ -1,9 +1,8 @@
 //! `phalanx explain`: what became of a trial, and why.
 
-use domain::engine::MetricValue;
 use domain::ids::RunName;
 use domain::search::study::{AfterFailure, Fact};
-use domain::spec::sweep::{Objective, Unit};
+use domain::spec::sweep::Words;
 use proto::v1::{Sweep, TrialState};
 use serde_json::json;
 
@@ -39,7 +38,8 @@ pub(crate) async fn run(args: ExplainArgs) -> Result<Exit, Failure> {
         trial.reason.clear();
     }
     let mut lines = vec![sweep::trial_text(&found, &trial, width), String::new()];
-    let facts = facts.iter().filter_map(|fact| fact_line(fact, &objectives, unit));
+    let words = Words { objectives: &objectives, unit };
+    let facts = facts.iter().filter_map(|fact| fact_line(fact, words));
     lines.extend(facts.map(|line| wrap(&line, 2, width)));
     print(&lines.join("\n"))?;
     Ok(Exit::Done)
@@ -59,9 +59,8 @@ fn trial(text: &str) -> Result<(RunName, u32), Failure> {
     })
 }
 
-fn fact_line(fact: &Fact, objectives: &[Objective], unit: Option<Unit>) -> Option<String> {
-    let length = |budget: u64| sweep::length_text(budget, unit);
-    let values = |losses: &[MetricValue]| sweep::losses_text(losses, objectives);
+fn fact_line(fact: &Fact, words: Words<'_>) -> Option<String> {
+    let length = |budget: u64| words.length(budget);
     Some(match fact {
         Fact::Started { target, parent: None, .. } => format!("started, to rest after {}", length(*target)),
         Fact::Started { target, parent: Some(parent), .. } => {
@@ -70,14 +69,13 @@ fn fact_line(fact: &Fact, objectives: &[Objective], unit: Option<Unit>) -> Optio
         }
         Fact::Resumed { target, .. } => format!("taken up again, to rest after {}", length(*target)),
         Fact::Rested { budget, losses, decision, .. } => {
-            let decision = sweep::decision_text(decision, objectives, unit);
-            format!("rested after {} with {}: {decision}", length(*budget), values(losses))
+            format!("rested after {} with {}: {}", length(*budget), words.losses(losses), words.decision(decision))
         }
         Fact::Failed { cause, after, .. } => match after {
             AfterFailure::Retry { .. } => format!("an attempt failed, and another is made: {}", escape(cause)),
             AfterFailure::Failed { .. } => format!("failed: {}", escape(cause)),
         },
-        Fact::Ended { reason, .. } => format!("stopped: {}", sweep::stop_text(reason, objectives, unit)),
+        Fact::Ended { reason, .. } => format!("stopped: {}", words.stop(reason)),
         Fact::OutOfTime { .. } | Fact::Waited | Fact::Finished { .. } => return None,
     })
 }

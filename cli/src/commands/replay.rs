@@ -3,7 +3,7 @@
 use domain::ids::RunName;
 use domain::search::scheduler::SchedulerSpec;
 use domain::search::study::{Fact, Rederived, Renewed, Study, StudySpec, replay};
-use domain::spec::sweep::SweepSpec;
+use domain::spec::sweep::{SweepSpec, Words};
 use serde_json::{Value, json};
 
 use crate::args::ReplayArgs;
@@ -22,7 +22,8 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<Exit, Failure> {
         None => again(&args, &spec, study, &facts),
         Some(eta) => {
             let other = with_eta(study, eta)?;
-            show(&args, &replay(&facts, &other, spec.seed), unit.name())
+            let words = Words { objectives: &spec.objectives, unit: Some(unit) };
+            show(&args, &replay(&facts, &other, spec.seed), words)
         }
     }
 }
@@ -75,7 +76,7 @@ fn with_eta(study: StudySpec, eta: u32) -> Result<StudySpec, Failure> {
     Ok(study)
 }
 
-fn show(args: &ReplayArgs, rows: &[Rederived], unit: &str) -> Result<Exit, Failure> {
+fn show(args: &ReplayArgs, rows: &[Rederived], words: Words<'_>) -> Result<Exit, Failure> {
     if args.json {
         let rows = rows.iter().map(|Rederived { trial, budget, old, new }| {
             json!({ "trial": trial, "budget": budget, "old": old, "new": renewed_json(new) })
@@ -86,19 +87,19 @@ fn show(args: &ReplayArgs, rows: &[Rederived], unit: &str) -> Result<Exit, Failu
     let cells: Vec<[String; 4]> = rows
         .iter()
         .map(|Rederived { trial, budget, old, new }| {
-            let old = old.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-            [trial.to_string(), budget.to_string(), old, renewed_text(new)]
+            let old = old.as_ref().map_or_else(|| "-".to_owned(), |old| words.decision(old));
+            [trial.to_string(), words.length(*budget), old, renewed_text(new, words)]
         })
         .collect();
-    print(&table(["TRIAL", &unit.to_uppercase(), "WAS", "WOULD BE"], &cells))?;
+    print(&table(["TRIAL", "AFTER", "WAS", "WOULD BE"], &cells))?;
     Ok(Exit::Done)
 }
 
-fn renewed_text(new: &Renewed) -> String {
+fn renewed_text(new: &Renewed, words: Words<'_>) -> String {
     match new {
-        Renewed::Decided(decision) => decision.to_string(),
-        Renewed::UnknownBeyond { budget } => format!("trains on; nothing is known beyond {budget}"),
-        Renewed::EndedBefore { budget } => format!("has ended at {budget}"),
+        Renewed::Decided(decision) => words.decision(decision),
+        Renewed::UnknownBeyond { budget } => format!("trains on; nothing is known beyond {}", words.length(*budget)),
+        Renewed::EndedBefore { budget } => format!("has ended after {}", words.length(*budget)),
         Renewed::NoRest => "does not rest here".to_owned(),
     }
 }

@@ -1,7 +1,6 @@
 //! Sweeps, for people and machines.
 
 mod columns;
-mod decision;
 mod results;
 
 use std::cmp::Ordering;
@@ -14,9 +13,8 @@ use proto::v1::{Sweep, SweepTrial, TrialState};
 use serde_json::{Value, json};
 
 pub(crate) use self::columns::{Column, columns, csv, csv_rows};
-pub(crate) use self::decision::{decision_text, length_text, losses_text, stop_text};
 pub(crate) use self::results::results_json;
-use super::{count, duration, escape, note, percent, print, run_state_name, table_within, terminal_width, wrap};
+use super::{count, duration, escape, note, print, run_state_name, table_within, terminal_width, wrap};
 use crate::client::SweepResults;
 use crate::workers::WorkerEvent;
 
@@ -126,16 +124,8 @@ fn objectives(sweep: &Sweep) -> Vec<Objective> {
 
 fn values_text(sweep: &Sweep, trial: &SweepTrial) -> String {
     let named = objectives(sweep).into_iter().zip(&trial.values);
-    let texts: Vec<String> = named.map(|(objective, value)| value_text(objective, *value)).collect();
+    let texts: Vec<String> = named.map(|(objective, value)| objective.told(*value)).collect();
     format!("{} at step {}", texts.join(", "), trial.step)
-}
-
-fn value_text(objective: Objective, value: f64) -> String {
-    use domain::spec::EvalMetric;
-    match objective.metric {
-        EvalMetric::EvalAccuracy => format!("accuracy {}", percent(value)),
-        EvalMetric::EvalLoss => format!("eval loss {value:.4}"),
-    }
 }
 
 /// `lr = 0.001, depth = 3`, as much as is tried.
@@ -235,7 +225,7 @@ fn trials_table(results: &SweepResults, top: usize, width: Option<usize>) -> Str
     trials.sort_by_key(|trial| shows_front && !results.front.contains(&trial.number));
     let row = |trial: &SweepTrial| {
         let mark = if shows_front && results.front.contains(&trial.number) { "*" } else { "" };
-        let values: Vec<String> = objectives.iter().zip(&trial.values).map(|(o, v)| value_text(*o, *v)).collect();
+        let values: Vec<String> = objectives.iter().zip(&trial.values).map(|(o, v)| o.told(*v)).collect();
         [
             format!("{}{mark}", trial.number),
             state_name(trial.state()).to_owned(),

@@ -4,7 +4,7 @@ use collective::ring::CHUNK_BYTES;
 use collective::{Collective, MAX_GATHER_BYTES};
 use proptest::prelude::*;
 
-use crate::group::{KINDS, on_threads};
+use crate::group::{KINDS, TRANSPORTS, on_threads, ring_group_over};
 use crate::work::{Exact, assert_same_bits, parts, reduce, tree_sum};
 
 #[test]
@@ -56,6 +56,25 @@ proptest! {
             sum
         });
         assert_same_bits(&sums, &tree_sum(leaves, elements), KINDS[kind].0);
+    }
+}
+
+/// Such sums are written past the cache where several ranks share a host; one reduction after another, so that the second
+/// one reads where the first one wrote.
+#[test]
+fn sums_larger_than_the_cache_have_the_bits_of_the_tree_sum() {
+    let elements = (3 << 19) + 5;
+    for transport in TRANSPORTS {
+        for world in [3, 4] {
+            let sums = on_threads(ring_group_over(transport, world), move |mut ring| {
+                reduce(&mut ring, world, 70_001).unwrap();
+                [reduce(&mut ring, world, elements).unwrap(), reduce(&mut ring, world + 1, elements).unwrap()]
+            });
+            for (index, leaves) in [world, world + 1].into_iter().enumerate() {
+                let sums: Vec<_> = sums.iter().map(|sums| sums[index].clone()).collect();
+                assert_same_bits(&sums, &tree_sum(leaves, elements), &format!("{transport:?}, {world} ranks"));
+            }
+        }
     }
 }
 

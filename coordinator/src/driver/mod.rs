@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use domain::engine::{Engine, Timing};
 use domain::ids::{RunName, Time, TrialId, WorkerId};
-use domain::view::{RunState, RunView};
+use domain::view::{RunState, View};
 use store::{CheckpointStore, JournalEntry, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -156,33 +156,42 @@ impl Driver {
         }
     }
 
-    /// Takes a new view of the engine, and cleans up behind runs that have just completed.
+    /// Takes over what is different of the engine, and cleans up behind runs that have just completed.
     fn look(&mut self) {
-        let before = std::mem::replace(&mut self.picture.view, self.engine.view());
-        self.note_specs();
-        let completed = |runs: &[RunView]| -> BTreeSet<RunName> {
-            runs.iter().filter(|r| r.state == RunState::Completed).map(|r| r.name.clone()).collect()
-        };
-        for run in completed(&self.picture.view.runs).difference(&completed(&before.runs)) {
+        let workers = self.picture.view.workers.len();
+        let completed = self.take_over();
+        for run in &completed {
             let trial = only_trial(run);
             let saved = self.picture.run(run).into_iter().flat_map(|r| &r.checkpoints).map(|c| &c.manifest);
             let kept: BTreeSet<String> = saved.chain(&self.committing).cloned().collect();
             effects::sweep_in_background(&self.hands, trial, kept.into_iter().collect());
         }
-        if before.workers.len() != self.picture.view.workers.len() {
+        if workers != self.picture.view.workers.len() {
             let known: BTreeSet<WorkerId> = self.picture.view.workers.iter().map(|w| w.info.id).collect();
             self.connections.forget_unless(|worker| known.contains(&worker));
         }
     }
 
+    /// Takes over what is different of the engine. Tells which runs have completed since.
+    fn take_over(&mut self) -> Vec<RunName> {
+        let changes = self.engine.take_changes();
+        let was_completed = |name: &RunName| self.picture.run(name).is_some_and(|run| run.state == RunState::Completed);
+        let completed = changes.runs.iter().filter(|run| run.state == RunState::Completed && !was_completed(&run.name));
+        let completed = completed.map(|run| run.name.clone()).collect();
+        self.note_specs(&changes);
+        self.picture.view.put(changes);
+        completed
+    }
+
     /// Keeps what runs and sweeps were asked to be; that never changes.
-    pub(super) fn note_specs(&mut self) {
-        let Picture { view, specs, sweep_specs, .. } = &mut self.picture;
-        for name in view.runs.iter().map(|run| &run.name).filter(|name| !specs.contains_key(*name)).collect::<Vec<_>>()
-        {
-            specs.extend(self.engine.spec(name).map(|spec| (name.clone(), Arc::new(spec.clone()))));
+    fn note_specs(&mut self, changes: &View) {
+        let Picture { specs, sweep_specs, .. } = &mut self.picture;
+        for name in changes.runs.iter().map(|run| &run.name) {
+            if !specs.contains_key(name) {
+                specs.extend(self.engine.spec(name).map(|spec| (name.clone(), Arc::new(spec.clone()))));
+            }
         }
-        for name in view.sweeps.iter().map(|sweep| &sweep.name) {
+        for name in changes.sweeps.iter().map(|sweep| &sweep.name) {
             if !sweep_specs.contains_key(name) {
                 sweep_specs.extend(self.engine.sweep_spec(name).map(|spec| (name.clone(), Arc::new(spec.clone()))));
             }

@@ -18,8 +18,7 @@ impl Driver {
         for JournalEntry { sequence: _, at, event } in journal {
             let _done_then = self.engine.apply(at, event);
         }
-        self.picture.view = self.engine.view();
-        self.note_specs();
+        let _completed_then = self.take_over();
         if events > 0 {
             info!(events, runs = self.picture.view.runs.len(), "journal replayed");
         }

@@ -244,7 +244,8 @@ impl Engine {
         }
         let is_live = sweep.is_live();
         let decision = sweep.study.rested(number, target, &losses);
-        note_run(effects, &name, format!("trial {number} at step {step}: {decision}"));
+        let told = self.sweeps[&name].words().decision(&decision);
+        note_run(effects, &name, format!("trial {number} at step {step}: {told}"));
         match decision {
             Decision::Continue { target } if is_live => self.go_on_to(now, &name, number, target, effects),
             // It is taken up with the sweep.
@@ -281,7 +282,7 @@ impl Engine {
 
     /// The study wants no more of a trial.
     fn prune(&mut self, name: &RunName, number: u32, reason: StopReason, effects: &mut Vec<Effect>) {
-        note_run(effects, name, format!("trial {number} ends: {reason}"));
+        note_run(effects, name, format!("trial {number} ends: {}", self.sweeps[name].words().stop(&reason)));
         let id = only_trial(&self.sweeps[name].run(number));
         let Some(trial) = self.trials.get_mut(&id) else { return };
         let step = trial.newest_saved_step();

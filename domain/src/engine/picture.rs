@@ -13,7 +13,7 @@ impl Engine {
         let all =
             |(name, sweep): (&RunName, &Sweep)| self.sweep_view(name, sweep, 0..sweep.study.trials().len() as u32);
         View {
-            runs: self.trials.iter().map(|(id, trial)| run_view(id, trial)).collect(),
+            runs: self.trials.iter().map(|(id, trial)| self.run_view(id, trial)).collect(),
             workers: self.worker_views(),
             sweeps: self.sweeps.iter().map(all).collect(),
         }
@@ -34,7 +34,7 @@ impl Engine {
         }
         let changed = |(name, numbers): (RunName, BTreeSet<u32>)| self.sweep_view(&name, &self.sweeps[&name], numbers);
         View {
-            runs: unseen.iter().map(|id| run_view(id, &self.trials[id])).collect(),
+            runs: unseen.iter().map(|id| self.run_view(id, &self.trials[id])).collect(),
             workers: self.worker_views(),
             sweeps: by_sweep.into_iter().map(changed).collect(),
         }
@@ -49,6 +49,50 @@ impl Engine {
         self.workers.values().map(view).collect()
     }
 
+    /// Why a trial stands where it stands. Those of a sweep speak as it does.
+    fn reason(&self, trial: &Trial) -> String {
+        match (&trial.phase, &trial.sweep) {
+            (Phase::Ended { reason: EndReason::Pruned { step, reason }, .. }, Some((sweep, _))) => {
+                format!("stopped at step {step}: {}", self.sweeps[sweep].words().stop(reason))
+            }
+            _ => reason(trial),
+        }
+    }
+
+    fn run_view(&self, id: &TrialId, trial: &Trial) -> RunView {
+        let (best, result) = (trial.best(), trial.result());
+        let checkpoints = trial.checkpoints.iter().map(|checkpoint| CheckpointView {
+            step: checkpoint.step,
+            manifest: checkpoint.manifest.clone(),
+            blake3: checkpoint.blake3.clone(),
+            weights_sha256: checkpoint.weights_sha256.clone(),
+            best: best == Some(checkpoint.step),
+            result: result == Some(checkpoint.step),
+        });
+        RunView {
+            name: id.run.clone(),
+            sweep: trial.sweep.as_ref().map(|(sweep, _)| sweep.clone()),
+            state: state(trial),
+            reason: self.reason(trial),
+            generation: trial.generation,
+            members: trial.phase.members().to_vec(),
+            workers_wanted: trial.spec.workers,
+            step: trial.recorded.step,
+            measurements: trial.measurements.clone(),
+            checkpoints: checkpoints.collect(),
+            submitted_at: trial.submitted_at,
+            ended_at: match &trial.phase {
+                Phase::Ended { at, .. } => Some(*at),
+                Phase::Waiting { .. }
+                | Phase::Forming { .. }
+                | Phase::Running { .. }
+                | Phase::Broken { .. }
+                | Phase::Saving { .. } => None,
+            },
+            failures: trial.failures,
+        }
+    }
+
     /// A sweep with these of its trials.
     fn sweep_view(&self, name: &RunName, sweep: &Sweep, numbers: impl IntoIterator<Item = u32>) -> SweepView {
         let trials = numbers.into_iter().map(|number| {
@@ -58,7 +102,7 @@ impl Engine {
                 number,
                 configuration: sweep.study.space().decode(trial.point()),
                 state: trial_state(trial.phase()),
-                reason: self.trials.get(&only_trial(&run)).map(reason).unwrap_or_default(),
+                reason: self.trials.get(&only_trial(&run)).map(|trial| self.reason(trial)).unwrap_or_default(),
                 run,
                 budget: trial.budget(),
                 step: Step(sweep.steps.get(&number).copied().unwrap_or_default()),
@@ -142,39 +186,5 @@ fn reason(trial: &Trial) -> String {
             format!("{} of {wanted} workers; grows when one is free", members.len())
         }
         (Phase::Running { .. }, None) => String::new(),
-    }
-}
-
-fn run_view(id: &TrialId, trial: &Trial) -> RunView {
-    let (best, result) = (trial.best(), trial.result());
-    let checkpoints = trial.checkpoints.iter().map(|checkpoint| CheckpointView {
-        step: checkpoint.step,
-        manifest: checkpoint.manifest.clone(),
-        blake3: checkpoint.blake3.clone(),
-        weights_sha256: checkpoint.weights_sha256.clone(),
-        best: best == Some(checkpoint.step),
-        result: result == Some(checkpoint.step),
-    });
-    RunView {
-        name: id.run.clone(),
-        sweep: trial.sweep.as_ref().map(|(sweep, _)| sweep.clone()),
-        state: state(trial),
-        reason: reason(trial),
-        generation: trial.generation,
-        members: trial.phase.members().to_vec(),
-        workers_wanted: trial.spec.workers,
-        step: trial.recorded.step,
-        measurements: trial.measurements.clone(),
-        checkpoints: checkpoints.collect(),
-        submitted_at: trial.submitted_at,
-        ended_at: match &trial.phase {
-            Phase::Ended { at, .. } => Some(*at),
-            Phase::Waiting { .. }
-            | Phase::Forming { .. }
-            | Phase::Running { .. }
-            | Phase::Broken { .. }
-            | Phase::Saving { .. } => None,
-        },
-        failures: trial.failures,
     }
 }

@@ -116,7 +116,7 @@ impl fmt::Display for EndReason {
         match self {
             EndReason::Stopped { step } => write!(f, "stopped by a user; step {step} is saved"),
             EndReason::Paused { step } => write!(f, "rests at step {step} until its sweep takes it up again"),
-            EndReason::Pruned { step, reason } => write!(f, "stopped at step {step}: {reason}"),
+            EndReason::Pruned { step, .. } => write!(f, "stopped by its sweep at step {step}"),
             EndReason::Completed { step, why: Completion::AllSteps } => write!(f, "all {step} steps are done"),
             EndReason::Completed { step, why: Completion::EarlyStop(reason) } => {
                 write!(f, "stopped early at step {step}: {reason}")

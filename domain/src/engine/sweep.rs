@@ -6,7 +6,7 @@ use crate::ids::{RunName, Step, Time};
 use crate::search::Configuration;
 use crate::search::study::{FinishReason, Study};
 use crate::spec::JobSpec;
-use crate::spec::sweep::{Objective, SweepSpec, Unit};
+use crate::spec::sweep::{Objective, SweepSpec, Unit, Words};
 use crate::view::MeasurementView;
 
 /// All that the engine knows of one sweep, but for its trials as runs.
@@ -104,6 +104,11 @@ impl Sweep {
     pub(super) fn values(&self, losses: &[f64]) -> Vec<MetricValue> {
         // The sign is all that is between them, and changes back with itself.
         self.spec.objectives.iter().zip(losses).map(|(objective, loss)| objective.loss(*loss).into()).collect()
+    }
+
+    /// How it speaks of what it measured and decided.
+    pub(super) fn words(&self) -> Words<'_> {
+        Words { objectives: &self.spec.objectives, unit: Some(self.unit) }
     }
 
     /// The job of a trial.

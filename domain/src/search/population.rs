@@ -322,7 +322,7 @@ mod tests {
         population.rested(2, 5, 0.5);
         let (ended, reason) = population.pop_end().expect("one is replaced");
         assert_eq!(ended, 1);
-        assert!(matches!(reason, StopReason::Exploited { by: 2, .. }), "{reason}");
+        assert!(matches!(reason, StopReason::Exploited { by: 2, .. }), "{reason:?}");
         assert_eq!(population.pop_end(), None);
         assert_eq!(population.birth(), Some(Birth { parent: Parent { trial: 2, budget: 5 }, target: 10 }));
         let (point, target) = population.bear(4, &[0.5, 0.5, 0.5, 0.01, 0.5], &space());

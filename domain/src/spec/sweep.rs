@@ -7,6 +7,7 @@ pub mod check;
 mod options;
 mod study;
 mod template;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ pub use self::options::{
 };
 pub use self::study::Unit;
 pub use self::template::JobTemplate;
+pub use self::words::Words;
 use super::{EvalMetric, JobSpec};
 use crate::ids::RunName;
 use crate::search::{Configuration, Observation, Space};

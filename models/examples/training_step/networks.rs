@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::{Result, Tensor, bail};
-use models::nn::{self, Activation, BatchNorm, Conv2d, Pattern, RunningStatistics, Statistics, Tape, Then, tensor_of};
+use models::nn::{
+    self, Activation, BatchNorm, Conv2d, Order, Pattern, RunningStatistics, Statistics, Tape, Then, tensor_of,
+};
 
 /// What a network reads.
 pub(crate) enum Inputs {
@@ -124,7 +126,8 @@ impl Network {
             let [sum, normed] = self.add_norm(tape, [&x, &more], &format!("{name}.layernorm_after"), EPS)?;
             x = sum;
             let [weight, bias] = self.layer(&format!("{name}.intermediate.dense"))?;
-            let hidden = nn::linear_activated(tape, &normed, weight, Some(bias), Activation::Gelu)?;
+            let hidden =
+                nn::linear_activated(tape, &normed, (weight, Some(bias)), Order::OutputsFirst, Activation::Gelu)?;
             x = nn::add(tape, &x, &self.linear(tape, &hidden, &format!("{name}.output.dense"))?)?;
         }
         tape.enter("classifier");
@@ -155,7 +158,8 @@ impl Network {
             let [sum, normed] = self.add_norm(tape, [&x, &more], &format!("{name}.ln_2"), EPS)?;
             x = sum;
             let [weight, bias] = self.layer(&format!("{name}.mlp.c_fc"))?;
-            let hidden = nn::linear_inputs_first_activated(tape, &normed, weight, Some(bias), Activation::GeluTanh)?;
+            let hidden =
+                nn::linear_activated(tape, &normed, (weight, Some(bias)), Order::InputsFirst, Activation::GeluTanh)?;
             x = nn::add(tape, &x, &self.conv1d(tape, &hidden, &format!("{name}.mlp.c_proj"))?)?;
         }
         tape.enter("lm_head");
@@ -180,14 +184,14 @@ impl Network {
             let more = self.linear(tape, &attended, &format!("{name}.attention.output.dense"))?;
             [_, x] = self.add_norm(tape, [&x, &more], &format!("{name}.attention.output.LayerNorm"), EPS)?;
             let [weight, bias] = self.layer(&format!("{name}.intermediate.dense"))?;
-            let hidden = nn::linear_activated(tape, &x, weight, Some(bias), Activation::Gelu)?;
+            let hidden = nn::linear_activated(tape, &x, (weight, Some(bias)), Order::OutputsFirst, Activation::Gelu)?;
             let more = self.linear(tape, &hidden, &format!("{name}.output.dense"))?;
             [_, x] = self.add_norm(tape, [&x, &more], &format!("{name}.output.LayerNorm"), EPS)?;
         }
         tape.enter("classifier");
         let first = nn::first_token(tape, &x)?;
         let [weight, bias] = self.layer("bert.pooler.dense")?;
-        let pooled = nn::linear_activated(tape, &first, weight, Some(bias), Activation::Tanh)?;
+        let pooled = nn::linear_activated(tape, &first, (weight, Some(bias)), Order::OutputsFirst, Activation::Tanh)?;
         self.linear(tape, &pooled, "classifier")
     }
 

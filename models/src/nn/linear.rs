@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use candle_core::{Result, Tensor, bail};
 use kernels::activation::{self, Activation};
-use kernels::linear::{Activated, Layer, LayerGradient, Order};
+pub use kernels::linear::Order;
+use kernels::linear::{Activated, Layer, LayerGradient};
 
 use super::tape::{Gradients, Operator, Shared, Tape};
 use super::values::{Values, tensor_of, width, with_width};
@@ -19,26 +20,15 @@ pub fn linear_inputs_first(tape: &Tape<'_>, x: &Tensor, weight: &Tensor, bias: O
     dense(tape, x, &[(weight, bias)], Order::InputsFirst, None)
 }
 
-/// [`linear`] with an activation behind it, in one pass over memory.
+/// A layer with an activation behind it, in one pass over memory; `order` says how its weight is stored.
 pub fn linear_activated(
     tape: &Tape<'_>,
     x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
+    (weight, bias): (&Tensor, Option<&Tensor>),
+    order: Order,
     kind: Activation,
 ) -> Result<Tensor> {
-    dense(tape, x, &[(weight, bias)], Order::OutputsFirst, Some(kind))
-}
-
-/// [`linear_inputs_first`] with an activation behind it, in one pass over memory.
-pub fn linear_inputs_first_activated(
-    tape: &Tape<'_>,
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    kind: Activation,
-) -> Result<Tensor> {
-    dense(tape, x, &[(weight, bias)], Order::InputsFirst, Some(kind))
+    dense(tape, x, &[(weight, bias)], order, Some(kind))
 }
 
 /// Several layers that read the same input: `[.., outputs of all]`, the outputs of each next to each other.

@@ -34,7 +34,7 @@ pub use dropout::{Dropout, Dropped, dropout};
 pub use embed::{embed, embedding, patches};
 pub use group_norm::group_norm;
 pub use kernels::gemm::Precision;
-pub use linear::{linear, linear_activated, linear_inputs_first, linear_inputs_first_activated, linear_stack};
+pub use linear::{Order, linear, linear_activated, linear_inputs_first, linear_stack};
 pub use norm::{layer_norm, rms_norm};
 pub use pool::{first_token, mean_of_tokens};
 pub use pool2d::{Divisor, Pool2d, avg_pool2d, global_avg_pool, max_pool2d};

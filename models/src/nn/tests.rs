@@ -365,13 +365,13 @@ fn what_follows_a_layer_in_one_pass_is_what_follows_it_in_two() {
         check_same(
             &format!("{kind:?}"),
             &given,
-            |tape, t| linear_activated(tape, &t[0], &t[1], Some(&t[2]), kind),
+            |tape, t| linear_activated(tape, &t[0], (&t[1], Some(&t[2])), Order::OutputsFirst, kind),
             |tape, t| activation(tape, kind, &linear(tape, &t[0], &t[1], Some(&t[2]))?),
         );
         check_same(
             &format!("{kind:?}, inputs first"),
             &inputs(&[&[3, 5, 7], &[7, 9]]),
-            |tape, t| linear_inputs_first_activated(tape, &t[0], &t[1], None, kind),
+            |tape, t| linear_activated(tape, &t[0], (&t[1], None), Order::InputsFirst, kind),
             |tape, t| activation(tape, kind, &linear_inputs_first(tape, &t[0], &t[1], None)?),
         );
     }

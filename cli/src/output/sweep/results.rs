@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use domain::search::importance::TRIALS_MIN;
-use domain::spec::sweep::Unit;
+use domain::spec::sweep::{Unit, Words};
 use proto::v1::{ObjectiveImportance, SweepImportance, SweepSaved};
 use serde_json::{Value, json};
 
-use super::{length_text, objectives, spec, sweep_json};
+use super::{objectives, spec, sweep_json};
 use crate::client::SweepResults;
 use crate::output::{count, duration, escape, table_within, wrap};
 
@@ -84,7 +84,7 @@ pub(super) fn importance_lines(results: &SweepResults, width: Option<usize>) -> 
         .collect();
     let headings: Vec<String> = objectives.iter().map(|o| escape(&o.metric).to_uppercase().replace('_', " ")).collect();
     let headings: Vec<&str> = ["PARAMETER"].into_iter().chain(headings.iter().map(String::as_str)).collect();
-    let at = length_text(*budget, unit);
+    let at = Words { objectives: &[], unit }.length(*budget);
     let head = format!("importance, by {} after {at}:", count(u64::from(*trials), "trial"));
     vec![String::new(), wrap(&head, 4, width), table_within(&headings, &rows, width)]
 }

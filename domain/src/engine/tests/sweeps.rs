@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::engine::trial_run;
 use crate::spec::sweep::SweepSpec;
-use crate::view::{SweepView, TrialState};
+use crate::view::{SweepView, TrialState, View};
 
 const TOTAL: u64 = 27;
 
@@ -396,24 +396,16 @@ fn changes_put_over_each_other_are_the_view() {
     let fails = |run: &RunName| run.as_str() == "s.2";
     for more in [ASHA.to_owned(), format!("{ASHA}lock_step: true\n"), population.to_owned()] {
         let mut cluster = Cluster::new(spec(&more), 2, fails);
-        let mut runs = BTreeMap::new();
-        let mut trials = BTreeMap::new();
+        let mut view = View::default();
         let (mut changed, mut events) = (0, 0);
         while cluster.go() {
             let changes = cluster.engine.take_changes();
             changed += changes.runs.len();
             events += 1;
-            runs.extend(changes.runs.into_iter().map(|run| (run.name.clone(), run)));
-            let view = cluster.engine.view();
-            assert_eq!(runs.values().cloned().collect::<Vec<_>>(), view.runs);
-            assert_eq!(changes.workers, view.workers);
-            for (changed, whole) in changes.sweeps.iter().zip(&view.sweeps) {
-                trials.extend(changed.trials.iter().map(|trial| (trial.number, trial.clone())));
-                let merged = SweepView { trials: trials.values().cloned().collect(), ..changed.clone() };
-                assert_eq!(&merged, whole);
-            }
+            view.put(changes);
+            assert_eq!(view, cluster.engine.view());
         }
-        assert!(trials.len() >= 12 && changed < 2 * events, "{changed} runs in {events} events");
+        assert!(view.sweeps[0].trials.len() >= 12 && changed < 2 * events, "{changed} runs in {events} events");
         assert_eq!(cluster.engine.take_changes().runs, []);
     }
 }

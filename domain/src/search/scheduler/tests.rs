@@ -44,7 +44,7 @@ fn a_stopping_ladder_keeps_those_that_are_among_the_best_on_arrival() {
     for (trial, loss, goes_on) in table {
         assert_eq!(asha.start(trial), 1);
         let decision = asha.rested(trial, 1, loss);
-        assert_eq!(decision == Decision::Continue { target: 3 }, goes_on, "trial {trial}: {decision}");
+        assert_eq!(decision == Decision::Continue { target: 3 }, goes_on, "trial {trial}: {decision:?}");
         assert!(goes_on || matches!(decision, Decision::Stop(_)));
     }
 }
@@ -77,7 +77,7 @@ fn the_median_rule_is_the_one_computed_by_hand() {
         assert_eq!(median.rested(trial, 1, first), Decision::Continue { target: 2 });
         let decision = median.rested(trial, 2, second);
         // Trial 3 has three peers with the median 3.0, and its best is 7.0.
-        assert_eq!(matches!(decision, Decision::Stop(_)), trial == 3, "{decision}");
+        assert_eq!(matches!(decision, Decision::Stop(_)), trial == 3, "{decision:?}");
     }
     // Four peers: the median is (3.0 + 4.0) / 2, which the best loss of the trial may equal.
     median.rested(4, 1, 9.0);
@@ -105,7 +105,7 @@ fn a_percentile_is_interpolated_among_the_best_losses_of_peers() {
         (6, f64::NAN, true),
     ] {
         let decision = percentile.rested(trial, 1, loss);
-        assert_eq!(matches!(decision, Decision::Stop(_)), stops, "{trial}: {decision}");
+        assert_eq!(matches!(decision, Decision::Stop(_)), stops, "{trial}: {decision:?}");
     }
 }
 
