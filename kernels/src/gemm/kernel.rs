@@ -31,6 +31,13 @@ pub(crate) fn columns() -> usize {
     }
 }
 
+/// Terms after which another line of the next panel is asked for: what is packed lies in the last cache, from which it comes
+/// more slowly than it is used.
+const AHEAD: usize = 4;
+
+/// Values in a line of the cache.
+const LINE: usize = 16;
+
 /// Most elements of a tile in registers.
 const TILE_MAX: usize = 14 * 32;
 
@@ -103,12 +110,14 @@ impl Tile<'_> {
                         Rows { start, row: 1, last: R - 1, term: stride, pairs }
                     }
                 };
+                // The part of the next panel that is fetched meanwhile.
+                let next = panel.as_ptr().wrapping_add(width * terms + row / R * (terms / AHEAD) * LINE);
                 if tall == R && here == width {
                     // SAFETY: the tile lies whole inside of the output; `left` and `panel` have `terms` terms.
-                    unsafe { kernel::<S, R, V>(simd, left, panel, terms, start, corner) };
+                    unsafe { kernel::<S, R, V>(simd, left, panel, next, terms, start, corner) };
                 } else {
                     // SAFETY: as above, for a tile of its own; then only what exists is copied.
-                    unsafe { partial::<S, R, V>(simd, left, panel, terms, start, corner, (tall, here)) };
+                    unsafe { partial::<S, R, V>(simd, left, panel, next, terms, start, corner, (tall, here)) };
                 }
             }
         }
@@ -138,6 +147,7 @@ unsafe fn partial<S: Simd, const R: usize, const V: usize>(
     simd: S,
     left: Rows<'_>,
     right: &[f32],
+    next: *const f32,
     terms: usize,
     start: Start<'_>,
     corner: Corner,
@@ -165,7 +175,7 @@ unsafe fn partial<S: Simd, const R: usize, const V: usize>(
     let keep = if matches!(start, Start::Zero) { Start::Zero } else { Start::Output };
     let whole = Corner { start: tile, stride: width };
     // SAFETY: the tile has room for `R` rows of `width` values.
-    unsafe { kernel::<S, R, V>(simd, left, right, terms, keep, whole) };
+    unsafe { kernel::<S, R, V>(simd, left, right, next, terms, keep, whole) };
     for row in 0..rows {
         for column in 0..columns {
             // SAFETY: inside of the corner, as the caller promises, and of the tile, which the kernel has written.
@@ -183,6 +193,7 @@ unsafe fn kernel<S: Simd, const R: usize, const V: usize>(
     simd: S,
     left: Rows<'_>,
     right: &[f32],
+    next: *const f32,
     terms: usize,
     start: Start<'_>,
     corner: Corner,
@@ -198,6 +209,7 @@ unsafe fn kernel<S: Simd, const R: usize, const V: usize>(
         prefetch(at(row, 0));
         prefetch(at(row, V).wrapping_sub(1));
     }
+    let mut next = next;
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     // SAFETY: all reads below stay inside of the operands: the assertions above hold by the caller's promise.
     unsafe {
@@ -215,16 +227,24 @@ unsafe fn kernel<S: Simd, const R: usize, const V: usize>(
         } else if left.term == 1 {
             let rows: [*const f32; R] =
                 std::array::from_fn(|row| left.start.as_ptr().add(row.min(left.last) * left.row));
-            for k in 0..terms {
-                term::<S, R, V>(simd, &mut sums, |row| *rows[row].add(k), b);
-                b = b.add(V * lanes);
+            for first in (0..terms).step_by(AHEAD) {
+                fetch(next);
+                next = next.wrapping_add(LINE);
+                for k in first..terms.min(first + AHEAD) {
+                    term::<S, R, V>(simd, &mut sums, |row| *rows[row].add(k), b);
+                    b = b.add(V * lanes);
+                }
             }
         } else {
             let mut a = left.start.as_ptr();
-            for _ in 0..terms {
-                term::<S, R, V>(simd, &mut sums, |row| *a.add(row), b);
-                a = a.wrapping_add(left.term);
-                b = b.add(V * lanes);
+            for first in (0..terms).step_by(AHEAD) {
+                fetch(next);
+                next = next.wrapping_add(LINE);
+                for _ in first..terms.min(first + AHEAD) {
+                    term::<S, R, V>(simd, &mut sums, |row| *a.add(row), b);
+                    a = a.wrapping_add(left.term);
+                    b = b.add(V * lanes);
+                }
             }
         }
     }
@@ -276,6 +296,18 @@ fn prefetch(place: *const f32) {
     // SAFETY: a prefetch reads nothing, and its instruction belongs to every x86-64 processor.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+/// Asks for the cache line of `place` in the second cache.
+#[inline(always)]
+fn fetch(place: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `prefetch`.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(place.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;
