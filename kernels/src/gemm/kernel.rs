@@ -110,14 +110,14 @@ impl Tile<'_> {
                         Rows { start, row: 1, last: R - 1, term: stride, pairs }
                     }
                 };
-                // The part of the next panel that is fetched meanwhile.
                 let next = panel.as_ptr().wrapping_add(width * terms + row / R * (terms / AHEAD) * LINE);
+                let right = Panel { values: panel, next };
                 if tall == R && here == width {
-                    // SAFETY: the tile lies whole inside of the output; `left` and `panel` have `terms` terms.
-                    unsafe { kernel::<S, R, V>(simd, left, panel, next, terms, start, corner) };
+                    // SAFETY: the tile lies whole inside of the output; `left` and `right` have `terms` terms.
+                    unsafe { kernel::<S, R, V>(simd, left, right, terms, start, corner) };
                 } else {
                     // SAFETY: as above, for a tile of its own; then only what exists is copied.
-                    unsafe { partial::<S, R, V>(simd, left, panel, next, terms, start, corner, (tall, here)) };
+                    unsafe { partial::<S, R, V>(simd, left, right, terms, start, corner, (tall, here)) };
                 }
             }
         }
@@ -138,6 +138,14 @@ struct Rows<'a> {
     pairs: bool,
 }
 
+/// Columns of the right operand that a tile needs.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    values: &'a [f32],
+    /// From where the next panel is fetched meanwhile.
+    next: *const f32,
+}
+
 /// A tile that reaches over the edge of the output.
 ///
 /// # Safety
@@ -146,8 +154,7 @@ struct Rows<'a> {
 unsafe fn partial<S: Simd, const R: usize, const V: usize>(
     simd: S,
     left: Rows<'_>,
-    right: &[f32],
-    next: *const f32,
+    right: Panel<'_>,
     terms: usize,
     start: Start<'_>,
     corner: Corner,
@@ -175,7 +182,7 @@ unsafe fn partial<S: Simd, const R: usize, const V: usize>(
     let keep = if matches!(start, Start::Zero) { Start::Zero } else { Start::Output };
     let whole = Corner { start: tile, stride: width };
     // SAFETY: the tile has room for `R` rows of `width` values.
-    unsafe { kernel::<S, R, V>(simd, left, right, next, terms, keep, whole) };
+    unsafe { kernel::<S, R, V>(simd, left, right, terms, keep, whole) };
     for row in 0..rows {
         for column in 0..columns {
             // SAFETY: inside of the corner, as the caller promises, and of the tile, which the kernel has written.
@@ -192,15 +199,14 @@ unsafe fn partial<S: Simd, const R: usize, const V: usize>(
 unsafe fn kernel<S: Simd, const R: usize, const V: usize>(
     simd: S,
     left: Rows<'_>,
-    right: &[f32],
-    next: *const f32,
+    right: Panel<'_>,
     terms: usize,
     start: Start<'_>,
     corner: Corner,
 ) {
     let lanes = S::F32_LANES;
     debug_assert!(terms == 0 || left.last * left.row + (terms - 1) * left.term < left.start.len());
-    debug_assert!(right.len() >= terms * V * lanes);
+    debug_assert!(right.values.len() >= terms * V * lanes);
     let at = |row: usize, vector: usize| {
         // SAFETY: inside of the corner, as the caller promises.
         unsafe { corner.start.add(row * corner.stride + vector * lanes) }
@@ -209,11 +215,11 @@ unsafe fn kernel<S: Simd, const R: usize, const V: usize>(
         prefetch(at(row, 0));
         prefetch(at(row, V).wrapping_sub(1));
     }
-    let mut next = next;
+    let mut next = right.next;
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     // SAFETY: all reads below stay inside of the operands: the assertions above hold by the caller's promise.
     unsafe {
-        let mut b = right.as_ptr();
+        let mut b = right.values.as_ptr();
         if left.pairs {
             // Only asked for where the instruction is, and there tiles have its size. Sums whose address is known to others would
             // not stay in registers below.
