@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use domain::spec::file;
+use domain::spec::file::{self, schema};
 use serde_json::Value;
 
 /// Which of our crates a crate may use, in code and tests. `e2e` may use any in its tests.
@@ -207,67 +207,46 @@ fn every_example_is_a_job() {
     }
 }
 
-/// A key exists only if an example shows it and the reference in the README explains it.
+/// A key exists only if an example shows it and the reference explains it; and the README has that reference.
 #[test]
 fn every_key_is_shown_and_explained() {
     let shown: BTreeSet<String> = configs().iter().flat_map(|config| keys_of(&config.text)).collect();
-    let mut known = known_keys();
-    known.extend(known_sweep_keys());
-    assert!(known.len() > 90, "only {} keys were found", known.len());
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    for key in &known {
-        assert!(shown.contains(key), "no file in configs/ shows {key}");
-        assert!(readme.contains(&format!("| `{key}` |")), "the reference in README.md does not explain {key}");
+    let [of_jobs, of_sweeps] = schema::reference();
+    for (reference, known, count) in [(of_jobs, schema::job_keys(), 50), (of_sweeps, schema::sweep_keys(), 35)] {
+        assert!(known.len() > count, "only {} keys were found", known.len());
+        let explained: BTreeSet<&str> = reference.iter().map(|(key, _, _)| *key).collect();
+        for key in &known {
+            let section = key.rsplit_once('.').map_or("", |(section, _)| section);
+            assert!(explained.contains(key.as_str()) || explained.contains(section), "no reference explains {key}");
+        }
+        for (key, default, meaning) in reference {
+            let is_section = |other: &String| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+            assert!(
+                known.contains(*key) || known.iter().any(is_section) || ["job", "space"].contains(key),
+                "no reader knows {key}"
+            );
+            assert!(shown.contains(*key), "no file in configs/ shows {key}");
+            let (name, rest) = (format!("`{key}`"), format!(" | {default} | {meaning} |"));
+            let is_row = |line: &str| line.starts_with("| `") && line.contains(&name) && line.ends_with(&rest);
+            assert!(readme.lines().any(is_row), "README.md lacks | {name}{rest}");
+        }
     }
 }
 
-/// Every key of the format, from what the reader suggests instead of a key that does not exist.
-fn known_keys() -> BTreeSet<String> {
-    let sections =
-        ["data", "data.augment", "model", "train", "optimizer", "schedule", "eval", "checkpoint", "early_stopping"];
-    let choices = [("idx", "adamw", "cosine"), ("image_folder", "sgd", "linear")];
-    let mut known = BTreeSet::new();
-    for (format, rule, shape) in choices {
-        let text = format!(
-            "name-of-no-key: 0\ndata: {{format: {format}, name-of-no-key: 0, augment: {{name-of-no-key: 0}}}}\n\
-             model: {{type: vit, name-of-no-key: 0}}\ntrain: {{name-of-no-key: 0}}\n\
-             optimizer: {{type: {rule}, name-of-no-key: 0}}\nschedule: {{type: {shape}, name-of-no-key: 0}}\n\
-             eval: {{name-of-no-key: 0}}\ncheckpoint: {{name-of-no-key: 0}}\nearly_stopping: {{name-of-no-key: 0}}\n"
-        );
-        let problems = file::read(&text, "keys", Path::new("/")).unwrap_err();
-        for problem in problems.list().iter().filter(|problem| problem.message == "unknown key") {
-            let section = problem.key.strip_suffix("name-of-no-key").expect("no other key is unknown");
-            let hint = problem.hint.as_deref().and_then(|hint| hint.strip_prefix("known keys: "));
-            known.extend(hint.expect("no key is like this one").split(", ").map(|key| format!("{section}{key}")));
-        }
+/// Editors read the schema from a file; `phalanx schema` prints it.
+#[test]
+fn the_schema_files_are_what_the_readers_say() {
+    for (name, schema) in [("job", schema::job()), ("sweep", schema::sweep())] {
+        let file = root().join(format!("configs/schema/{name}.json"));
+        let kept: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        assert!(kept == schema, "write it anew: phalanx schema {name} > {}", file.display());
     }
-    // Sections are explained by their keys.
-    known.retain(|key| !sections.contains(&key.as_str()));
-    known
-}
-
-/// Every key of sweep files, in the same way.
-fn known_sweep_keys() -> BTreeSet<String> {
-    let mut known = BTreeSet::new();
-    let searchers = ["grid", "random", "sobol", "tpe", "gaussian_process", "cma_es", "nsga2", "population"];
-    let schedulers = ["none", "asha", "hyperband", "bohb", "median", "percentile", "patience", "threshold"];
-    let pairs = searchers.iter().cycle().zip(schedulers);
-    for (searcher, scheduler) in pairs {
-        let text = format!(
-            "name-of-no-key: 0\nsearcher: {{type: {searcher}, name-of-no-key: 0}}\n\
-             scheduler: {{type: {scheduler}, name-of-no-key: 0}}\nobjectives: [{{name-of-no-key: 0}}]\n"
-        );
-        let load = |_: &Path| Err("there is no job".to_owned());
-        let problems = file::sweep::read(&text, "keys", Path::new("/"), load).unwrap_err();
-        for problem in problems.list().iter().filter(|problem| problem.message == "unknown key") {
-            let section = problem.key.strip_suffix("name-of-no-key").expect("no other key is unknown");
-            let hint = problem.hint.as_deref().and_then(|hint| hint.strip_prefix("known keys: "));
-            let keys = hint.expect("no key is like this one").split(", ");
-            known.extend(keys.map(|key| format!("{section}{key}").replace("[0]", "")));
-        }
+    for config in configs() {
+        let name = if file::sweep::is_sweep(&config.text) { "sweep" } else { "job" };
+        let line = format!("# yaml-language-server: $schema=schema/{name}.json");
+        assert!(config.text.lines().any(|one| one == line), "{} lacks the line {line}", config.path.display());
     }
-    known.retain(|key| !["searcher", "scheduler", "objectives"].contains(&key.as_str()));
-    known
 }
 
 /// The keys that a block-style YAML file uses, as paths. Those of a holdout are those of its data.
@@ -288,7 +267,7 @@ fn keys_of(text: &str) -> Vec<String> {
 }
 
 fn configs() -> Vec<Source> {
-    sources().into_iter().filter(|file| file.path.starts_with("configs")).collect()
+    sources().into_iter().filter(|file| file.path.starts_with("configs") && file.is("yaml")).collect()
 }
 
 /// A file of the project.

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::Write;
+use std::process::Command;
 
-use crate::phalanx::{Place, Running, config, root, text};
+use crate::phalanx::{Place, Running, binary, config, root, text};
 
 /// The digits job with some of its text replaced.
 fn job(place: &Place, changes: &[(&str, &str)]) -> String {
@@ -164,4 +165,26 @@ fn parts(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
         }
     }
     found
+}
+
+/// Every file of `e2e/broken` has one mistake. The answers, which name file, line, column, key and a way out, are kept beside
+/// them: `expected.txt` is what is said of all, file by file.
+#[test]
+fn broken_files_are_answered_with_the_place_and_a_way_out() {
+    let folder = root().join("e2e/broken");
+    let names = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().expect("a name")).collect();
+    names.retain(|name| name.ends_with(".yaml"));
+    names.sort();
+    assert!(names.len() >= 40, "{} files", names.len());
+    let mut said = String::new();
+    for name in names {
+        let output = Command::new(binary()).args(["validate", &name]).current_dir(&folder).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        let answer = text(&output.stderr);
+        assert!(answer.starts_with(&format!("{name}:")), "{answer}");
+        said += &answer;
+    }
+    let expected = fs::read_to_string(folder.join("expected.txt")).expect("what is said");
+    assert!(said == expected, "said is what follows; if it is better, keep it in expected.txt\n{said}");
 }

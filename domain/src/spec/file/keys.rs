@@ -3,6 +3,13 @@
 /// A key: its path, its default, and what it is for.
 pub(super) type Key = (&'static str, &'static str, &'static str);
 
+/// What the key at a path of a job file or a sweep file is for.
+pub(super) fn meaning(path: &str) -> Option<String> {
+    let path = path.strip_prefix("job.").unwrap_or(path);
+    let found = JOB.iter().chain(SWEEP).find(|(key, _, _)| *key == path);
+    found.map(|(_, _, meaning)| (*meaning).to_owned())
+}
+
 /// Keys of job files.
 #[rustfmt::skip]
 pub(super) const JOB: &[Key] = &[

@@ -95,7 +95,12 @@ pub(super) fn parse(text: &str) -> Result<Node, Finding> {
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let at = error.location().map_or(Position::START, Position::of);
-        Finding::about_file(at, format!("not readable as YAML: {error}"))
+        let message = error.to_string();
+        let hint = match message.contains("tabs") {
+            true => "indent with spaces",
+            false => "is a bracket, a quote or an indentation before this place wrong?",
+        };
+        Finding::about_file(at, format!("not readable as YAML: {message}")).hinting(hint)
     })
 }
 

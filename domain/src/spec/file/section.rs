@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use serde_json::json;
 
 use super::describe::{Description, join};
+use super::keys;
 use super::node::{Entry, Kind, Node, Position, shortened};
 use super::problem::{Problem, Problems};
 use crate::search::Value as Scalar;
@@ -29,6 +30,11 @@ impl Finding {
     /// Something wrong with the file as a whole.
     pub(super) fn about_file(at: Position, message: String) -> Self {
         Self { at, key: String::new(), value: None, message, hint: None }
+    }
+
+    /// The same with a way out.
+    pub(super) fn hinting(self, hint: &str) -> Self {
+        Self { hint: Some(hint.to_owned()), ..self }
     }
 }
 
@@ -135,7 +141,7 @@ impl<'a> Section<'a> {
     pub(super) fn required<T>(&self, name: &'static str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<T> {
         match self.value(name, true) {
             Some(value) => read(&value),
-            None => self.problem(name, "is required", None),
+            None => self.problem(name, "is required", keys::meaning(&self.path_of(name))),
         }
     }
 
@@ -393,7 +399,12 @@ impl<'a> Value<'a> {
         {
             return Some(value);
         }
-        self.problem(format!("must be a whole number from {} to {}", allowed.start(), allowed.end()), None)
+        let hint = self.is_number_in_quotes().then(|| "leave the quotes out".to_owned());
+        self.problem(format!("must be a whole number from {} to {}", allowed.start(), allowed.end()), hint)
+    }
+
+    fn is_number_in_quotes(&self) -> bool {
+        matches!(&self.node.kind, Kind::Text(text) if text.parse::<f64>().is_ok_and(f64::is_finite))
     }
 
     /// A whole number with a sign.
@@ -434,7 +445,10 @@ impl<'a> Value<'a> {
         let value = match self.node.kind {
             Kind::Integer(value) => value as f64,
             Kind::Number(value) => value,
-            _ => return self.problem(format!("must be a number{}", allowed.condition), None),
+            _ => {
+                let hint = self.is_number_in_quotes().then(|| "leave the quotes out".to_owned());
+                return self.problem(format!("must be a number{}", allowed.condition), hint);
+            }
         };
         if !value.is_finite() {
             return self.problem(format!("must be a finite number{}", allowed.condition), None);

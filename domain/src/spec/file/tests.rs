@@ -82,11 +82,25 @@ fn read_ok(text: &str) -> JobSpec {
     read(text, "job.yaml", Path::new("/base")).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
 }
 
+/// What is said, without the lines of the file, which begin with their number or a gap and a bar, and without what missing
+/// keys are for.
+pub(super) fn without_source(problems: &Problems) -> String {
+    let is_source = |line: &str| {
+        let number = line.split_once(" | ").map(|(number, _)| number.trim());
+        number.is_some_and(|number| number.is_empty() || number.parse::<u64>().is_ok())
+    };
+    let said = problems.to_string();
+    let lines: Vec<&str> = said.lines().filter(|line| !is_source(line)).collect();
+    let is_meaning =
+        |i: &usize| *i > 0 && lines[*i].starts_with("  hint: ") && lines[*i - 1].ends_with(": is required");
+    (0..lines.len()).filter(|i| !is_meaning(i)).map(|i| lines[i]).collect::<Vec<_>>().join("\n")
+}
+
 /// The problems as a user sees them.
 fn shown(text: &str) -> String {
     match read(text, "job.yaml", Path::new("/base")) {
         Ok(spec) => panic!("was accepted: {text}\n{spec:#?}"),
-        Err(problems) => problems.to_string(),
+        Err(problems) => without_source(&problems),
     }
 }
 
@@ -309,7 +323,11 @@ fn each_mistake_has_its_place_and_its_remedy() {
             "3:7: seed: must be a whole number from 0 to 18446744073709551615 (-1)",
         ),
         ("workers: 3", "workers: 2.5", "4:10: workers: must be a whole number from 1 to 1024 (2.5)"),
-        ("workers: 3", "workers: '3'", "4:10: workers: must be a whole number from 1 to 1024 (\"3\")"),
+        (
+            "workers: 3",
+            "workers: '3'",
+            "4:10: workers: must be a whole number from 1 to 1024 (\"3\")\n  hint: leave the quotes out",
+        ),
         ("flip: true", "flip: yes", "19:11: data.augment.flip: must be true or false (\"yes\")"),
         ("name: run-1", "name: 1.5", "2:7: name: must be text (1.5)\n  hint: put it in quotes"),
         ("mean: [0.25]", "mean: 0.25", "15:9: data.mean: must be a list (0.25)"),
@@ -543,4 +561,24 @@ fn bombs_are_refused_early() {
     let shared =
         edited(SHORTEST, "labels: /abs/l.gz", "labels: /abs/l.gz, holdout: {format: idx, images: &t t, labels: *t}");
     assert!(matches!(read_ok(&shared).data.holdout, Holdout::Source(DataSource::Idx { .. })));
+}
+
+#[test]
+fn a_mistake_is_shown_with_its_line() {
+    let said = |text: &str| read(text, "job.yaml", Path::new("/base")).unwrap_err().to_string();
+    let named = said(&edited(SHORTEST, "name: digits", "name: {}"));
+    assert!(named.contains("\n  2 | name: {}\n    |       ^\n"), "{named}");
+    // A long line from a little before the place on; a tab is as wide as any character.
+    let long = said(&edited(
+        SHORTEST,
+        "name: digits",
+        &format!("name: digits # {}\nsead: {}", "x".repeat(500), "y".repeat(500)),
+    ));
+    assert!(long.lines().all(|line| line.chars().count() < 160), "{long}");
+    let wide = format!("{SHORTEST}schedule: {{lr: 1, {}warmup_steps: -1}}\n", " ".repeat(300));
+    let wide = said(&wide);
+    let lines: Vec<&str> = wide.lines().collect();
+    assert_eq!(lines[1].find("-1"), lines[2].find('^'), "{wide}");
+    assert!(said("version: 1\ndata:\n\tformat: idx\n").contains("\n  hint: indent with spaces\n"));
+    assert!(said("version: 1\n").contains("name: is required\n  hint: the run's name: letters"));
 }

@@ -87,7 +87,7 @@ fn read_ok(text: &str) -> SweepSpec {
 fn shown(text: &str) -> String {
     match read(text, "s/sweep.yaml", Path::new("/base"), load) {
         Ok(spec) => panic!("was accepted: {text}\n{spec:#?}"),
-        Err(problems) => problems.to_string(),
+        Err(problems) => super::super::tests::without_source(&problems),
     }
 }
 
