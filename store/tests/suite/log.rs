@@ -1,6 +1,7 @@
 //! Log lines and data facts.
 
-use store::{DataFacts, LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogLine, NewLogLine, PAGE_MAX, Store};
+use domain::view::DataFacts;
+use store::{LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogLine, NewLogLine, PAGE_MAX, Store};
 
 use crate::fixtures::run;
 
@@ -35,11 +36,11 @@ async fn lines_are_numbered_by_run_and_the_oldest_are_dropped() {
 async fn the_last_facts_count_and_outlive_the_process() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(folder.path()).unwrap();
-    store.set_data_facts(&run("a"), 1, 2).await.unwrap();
-    store.set_data_facts(&run("a"), 1437, 690).await.unwrap();
-    drop(store);
-    let (store, _) = Store::open(folder.path()).unwrap();
+    store.set_data_facts(&run("a"), DataFacts { train_samples: 1, total_steps: 2 }).await.unwrap();
     let facts = DataFacts { train_samples: 1437, total_steps: 690 };
+    store.set_data_facts(&run("a"), facts).await.unwrap();
+        drop(store);
+    let (store, _) = Store::open(folder.path()).unwrap();
     assert_eq!(store.data_facts(&run("a")).await.unwrap(), Some(facts));
     assert_eq!(store.data_facts(&run("b")).await.unwrap(), None);
 }
