@@ -39,12 +39,13 @@ export function Grid(props: GridProps) {
   const { columns, trials, rows, selected, pick } = props;
   const frame = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
-  const [height, setHeight] = useState(480);
+  const [size, setSize] = useState({ width: 0, height: 480 });
+  const { height } = size;
   const front = useMemo(() => new Set(props.front), [props.front]);
   useEffect(() => {
     const { current } = frame;
     if (!current) return;
-    const observer = new ResizeObserver(() => setHeight(current.clientHeight));
+    const observer = new ResizeObserver(() => setSize({ width: current.clientWidth, height: current.clientHeight }));
     observer.observe(current);
     return () => observer.disconnect();
   }, []);
@@ -80,7 +81,7 @@ export function Grid(props: GridProps) {
     event.preventDefault();
     show(Math.min(rows.length - 1, Math.max(0, to)));
   };
-  const template = columns.map((column) => width(column)).join(" ");
+  const template = useMemo(() => widths(columns, size.width), [columns, size.width]);
   return (
     <div
       ref={frame}
@@ -145,11 +146,21 @@ function nextSort(id: string, sorted: boolean, descending: boolean): [string, bo
   return descending ? ["", false] : [id, true];
 }
 
-function width(column: GridColumn): string {
-  if (column.id === "number") return "72px";
-  if (column.id === "reason") return "minmax(220px, 2fr)";
-  if (column.id === "state") return "96px";
-  return `minmax(${Math.min(150, Math.max(76, column.label.length * 7 + 18))}px, 1fr)`;
+/** How wide the columns are: as their heads need it, and what is left goes to all but the first two. */
+function widths(columns: readonly GridColumn[], available: number): string {
+  const needed = columns.map((column) => needs(column));
+  const spare = available - needed.reduce((sum, one) => sum + one, 0);
+  const growing = columns.filter(({ id }) => !FIXED.includes(id)).length;
+  const more = growing > 0 ? Math.max(0, Math.floor(spare / growing)) : 0;
+  return columns.map(({ id }, i) => `${(needed[i] ?? 0) + (FIXED.includes(id) ? 0 : more)}px`).join(" ");
+}
+
+const FIXED = ["number", "state"];
+
+function needs({ id, label }: GridColumn): number {
+  if (id === "number") return 74;
+  if (id === "state") return 98;
+  return id === "reason" ? 240 : Math.min(170, Math.max(78, label.length * 7 + 26));
 }
 
 function Cell({ column, trial, front }: { column: GridColumn; trial: SweepTrial; front: boolean }) {

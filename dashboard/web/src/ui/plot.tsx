@@ -27,12 +27,16 @@ export interface Line {
   points?: boolean;
   /** Steps instead of slopes. */
   stairs?: boolean;
+  /** Without a place in the legend. */
+  unnamed?: boolean;
 }
 
 /** A place on the x axis where something happened. */
 export interface Mark {
   x: number;
-  kind: "checkpoint" | "best" | "pinned" | "generation" | "failure";
+  /** Where it ends, if it lasts. */
+  to?: number;
+  kind: "checkpoint" | "best" | "pinned" | "generation" | "failure" | "lost";
   label: string;
 }
 
@@ -46,6 +50,8 @@ export interface PlotProps {
   /** The part of the x axis that is shown; null for all of it. */
   range?: readonly [number, number] | null;
   setRange?: (range: [number, number] | null) => void;
+  /** How far the x axis reaches, where the lines are only a part of it. */
+  whole?: readonly [number, number] | undefined;
   format?: (value: number) => string;
   formatX?: (value: number) => string;
   /** Plots with the same key share the cursor. */
@@ -107,7 +113,7 @@ export function Plot(props: PlotProps) {
   const keys = (event: TargetedKeyboardEvent<HTMLDivElement>) => {
     const u = plot.current;
     if (!u || !props.setRange) return;
-    const next = moved(event.key, shownRange(u), bounds(u.data));
+    const next = moved(event.key, shownRange(u), reach(u, props));
     if (next === undefined) return;
     event.preventDefault();
     props.setRange(next);
@@ -119,7 +125,7 @@ export function Plot(props: PlotProps) {
       <figcaption>
         <span class="plot-title">{props.title}</span>
         <span class="plot-legend">
-          {props.lines.map((line, i) => (
+          {named(props.lines).map(([line, i]) => (
             <span key={i} class="legend-item">
               <i class={`swatch ${line.dashed ? "dashed" : ""} ${line.dots ? "dot" : ""}`} style={{ color: `var(--${line.color})` }} />
               <bdi class="name" title={line.label}>
@@ -135,7 +141,7 @@ export function Plot(props: PlotProps) {
         class="plot-canvas"
         tabIndex={0}
         role="group"
-        aria-label={`${props.title} by ${props.xLabel}. ${props.lines.map((line) => `${line.label}: ${shown(lastOf(line.y), format)}`).join(", ")}. Arrow keys move, plus and minus zoom, 0 shows all.`}
+        aria-label={`${props.title} by ${props.xLabel}. ${named(props.lines).map(([line]) => `${line.label}: ${shown(lastOf(line.y), format)}`).join(", ")}. Arrow keys move, plus and minus zoom, 0 shows all.`}
         onKeyDown={keys}
       />
       <div class="plot-foot">
@@ -144,6 +150,11 @@ export function Plot(props: PlotProps) {
       </div>
     </figure>
   );
+}
+
+/** The lines that have a name, with their indices. */
+function named(lines: readonly Line[]): [Line, number][] {
+  return lines.map((line, i): [Line, number] => [line, i]).filter(([line]) => !line.unnamed);
 }
 
 function shown(value: Cell | undefined, format: (value: number) => string): string {
@@ -195,6 +206,11 @@ function bounds(data: uPlot.AlignedData): [number, number] {
   return from < to ? [from, to] : [from - 0.5, from + 0.5];
 }
 
+/** How far one can move. */
+function reach(u: uPlot, { whole }: PlotProps): [number, number] {
+  return whole ? [whole[0], whole[1]] : bounds(u.data);
+}
+
 function shownRange(u: uPlot): [number, number] {
   const { min, max } = u.scales["x"] ?? {};
   return [min ?? 0, max ?? 1];
@@ -238,12 +254,13 @@ function build(
   const series: uPlot.Series[] = [{}];
   const bands: uPlot.Band[] = [];
   for (const line of props.lines) {
-    const stroke = color(line.color);
+    const many = line.dots && line.x.length > 1500;
+    const stroke = many ? translucent(color(line.color), 0.4) : color(line.color);
     series.push({
       stroke,
       width: line.dots ? 0 : 1.6,
       spanGaps: true,
-      points: { show: line.dots || line.points || undefined, size: line.dots ? 4 : 5, fill: stroke, width: 0 } as uPlot.Series.Points,
+      points: { show: line.dots || line.points || undefined, size: many ? 3 : line.dots ? 4.5 : 5, fill: stroke, width: 0 } as uPlot.Series.Points,
       ...(line.dashed ? { dash: [4, 4] } : {}),
       ...(line.stairs ? { paths: uPlot.paths.stepped?.({ align: 1 }) as uPlot.Series.PathBuilder } : {}),
       ...(line.dots ? { paths: () => null } : {}),
@@ -293,6 +310,7 @@ function build(
       },
     },
     hooks: {
+      drawClear: [(u) => drawLost(u, latest.current.marks ?? [])],
       draw: [(u) => drawMarks(u, latest.current.marks ?? [])],
       setSelect: [(u) => selected(u, latest)],
       setCursor: [
@@ -349,7 +367,7 @@ function pan(u: uPlot, start: MouseEvent, latest: Latest): void {
   const range = shownRange(u);
   const perPixel = (range[1] - range[0]) / Math.max(1, u.over.clientWidth);
   const move = (event: MouseEvent) => {
-    latest.current.setRange?.(panned(range, (start.clientX - event.clientX) * perPixel, bounds(u.data)));
+    latest.current.setRange?.(panned(range, (start.clientX - event.clientX) * perPixel, reach(u, latest.current)));
   };
   const end = () => {
     removeEventListener("mousemove", move);
@@ -366,10 +384,10 @@ function wheel(u: uPlot, event: WheelEvent, latest: Latest): void {
   event.preventDefault();
   const [from, to] = shownRange(u);
   const amount = event.deltaY || event.deltaX;
-  if (event.shiftKey) return setRange(panned([from, to], Math.sign(amount) * (to - from) * 0.1, bounds(u.data)));
+  if (event.shiftKey) return setRange(panned([from, to], Math.sign(amount) * (to - from) * 0.1, reach(u, latest.current)));
   const center = u.posToVal(u.cursor.left ?? 0, "x");
   const factor = amount > 0 ? 1.25 : 0.8;
-  setRange(widened([center - (center - from) * factor, center + (to - center) * factor], bounds(u.data)));
+  setRange(widened([center - (center - from) * factor, center + (to - center) * factor], reach(u, latest.current)));
 }
 
 const MARK_COLORS: Record<Mark["kind"], string> = {
@@ -378,7 +396,22 @@ const MARK_COLORS: Record<Mark["kind"], string> = {
   pinned: "accent",
   generation: "muted",
   failure: "bad",
+  lost: "lost",
 };
+
+/** What was rolled back, as a grey ground behind the curves. */
+function drawLost(u: uPlot, marks: readonly Mark[]): void {
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.fillStyle = translucent(color("lost"), 0.22);
+  for (const { x, to, kind } of marks) {
+    if (kind !== "lost") continue;
+    const left = Math.max(bbox.left, u.valToPos(x, "x", true));
+    const right = Math.min(bbox.left + bbox.width, Math.max(left + 2, u.valToPos(to ?? x, "x", true)));
+    if (right > left) ctx.fillRect(left, bbox.top, right - left, bbox.height);
+  }
+  ctx.restore();
+}
 
 /** Groups as dashed lines, checkpoints as small triangles on the axis. */
 function drawMarks(u: uPlot, marks: readonly Mark[]): void {
@@ -389,6 +422,7 @@ function drawMarks(u: uPlot, marks: readonly Mark[]): void {
   ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
   ctx.clip();
   for (const { x, kind } of marks) {
+    if (kind === "lost") continue;
     const left = Math.round(u.valToPos(x, "x", true)) + 0.5;
     if (left < bbox.left || left > bbox.left + bbox.width) continue;
     ctx.strokeStyle = ctx.fillStyle = color(MARK_COLORS[kind]);
@@ -415,7 +449,7 @@ function drawMarks(u: uPlot, marks: readonly Mark[]): void {
 /** What happened close to the cursor. */
 function markAt(u: uPlot, left: number, marks: readonly Mark[]): string {
   return marks
-    .filter((mark) => Math.abs(u.valToPos(mark.x, "x") - left) < 5)
+    .filter(({ x, to }) => u.valToPos(x, "x") - 5 < left && left < u.valToPos(to ?? x, "x") + 5)
     .slice(0, 3)
     .map((mark) => mark.label)
     .join("; ");

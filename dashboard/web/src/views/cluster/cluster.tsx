@@ -180,7 +180,7 @@ function Sweeps({ sweeps, now, after }: { sweeps: SweepSummary[]; now: number; a
               <td class="wide-cell">
                 <TrialCounts counts={sweep.trials} />
               </td>
-              <td>{best(sweep)}</td>
+              <td class="wrap">{best(sweep)}</td>
               <td title={exactly(sweep.submitted_at)}>{moment(sweep.submitted_at, now)}</td>
               <td class="n">{duration((sweep.ended_at ?? now) - sweep.submitted_at)}</td>
               <td class="actions">

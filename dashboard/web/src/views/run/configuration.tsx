@@ -79,7 +79,7 @@ export function SpecTable(props: {
         </thead>
         <tbody>
           {shown.map(({ key, values, differs }) => (
-            <tr key={key} class={differs ? "differs" : ""}>
+            <tr key={key} class={differs && !props.differencesOnly ? "differs" : ""}>
               <th scope="row" class="mono">
                 <Name>{key}</Name>
               </th>

@@ -1,10 +1,10 @@
-import { useMemo } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 
 import { api } from "../../api/client";
 import { useResource } from "../../api/resource";
 import type { Run, Series } from "../../api/types";
 import { rangeOf, rangeText, useParameter } from "../../state/address";
-import { measured, percent } from "../../lib/format";
+import { duration, measured } from "../../lib/format";
 import { lineColor } from "../../lib/ramp";
 import { Check, Choice, Command, Empty, Panel, Problem } from "../../ui/basic";
 import { Plot, type Line, type Mark } from "../../ui/plot";
@@ -77,10 +77,22 @@ export function LookTools({ look, epochs }: { look: Look; epochs: boolean }) {
 }
 
 /** The series of a run, in detail where the steps are narrowed. */
-export function useSeries(name: string | null, steps: [number, number] | null) {
-  const range = steps ? `&from=${Math.max(0, Math.floor(steps[0]))}&to=${Math.ceil(steps[1])}` : "";
-  const path = name === null ? null : api("runs", name, `/series?keys=${KEYS.join(",")}&points=${POINTS}${range}`);
-  return useResource<Series>(path, { ...(name === null ? {} : { topic: `run:${name}` }), gapMs: 1_000 });
+export function useSeries(name: string, steps: [number, number] | null) {
+  const margin = steps ? (steps[1] - steps[0]) / 2 : 0;
+  const range = steps ? `&from=${Math.max(0, Math.floor(steps[0] - margin))}&to=${Math.ceil(steps[1] + margin)}` : "";
+  const settled = useSettled(range);
+  const path = api("runs", name, `/series?keys=${KEYS.join(",")}&points=${POINTS}${settled}`);
+  return useResource<Series>(path, { topic: `run:${name}`, gapMs: 1_000 });
+}
+
+/** A value once it has stayed for a moment: who moves through the steps asks when they have arrived. */
+function useSettled(value: string): string {
+  const [settled, set] = useState(value);
+  useEffect(() => {
+    const timer = setTimeout(() => set(value), 200);
+    return () => clearTimeout(timer);
+  }, [value]);
+  return settled;
 }
 
 /** A run with its series, and how it is drawn. */
@@ -119,12 +131,13 @@ export function Plots({ drawn, look }: { drawn: readonly Drawn[]; look: Look }) 
   const first = drawn[0];
   const scale = useMemo(() => (first ? stepScale(look.axis, first.run, first.series) : null), [look.axis, first]);
   const specs = useMemo(() => plotsOf(drawn, look, several), [drawn, look.axis, look.smoothing, look.log, several]);
-  const marks = useMemo(() => (first && scale && !several ? marksOf(first.run, scale) : []), [first, scale, several]);
+  const marks = useMemo(() => (first && scale && !several ? marksOf(first.run, first.series, scale) : []), [first, scale, several]);
   const range = useMemo(
     (): [number, number] | null => (scale && look.steps ? [scale.x(look.steps[0]), scale.x(look.steps[1])] : null),
     [scale, look.steps],
   );
   if (!scale) return null;
+  const whole: [number, number] = [scale.x(0), scale.x(Math.max(1, ...drawn.map(({ run }) => run.step)))];
   const label = { step: "step", time: "seconds of training", epoch: "epoch" }[scale.axis];
   return (
     <Panel title="Curves" class="plots-panel">
@@ -140,6 +153,7 @@ export function Plots({ drawn, look }: { drawn: readonly Drawn[]; look: Look }) 
               marks={marks}
               log={log}
               range={range}
+              whole={whole}
               setRange={(range) => look.setSteps(range && [scale.step(range[0]), scale.step(range[1])])}
               sync="curves"
               format={format ?? measured}
@@ -159,7 +173,7 @@ function Legend({ marks }: { marks: readonly Mark[] }) {
       {has("best") && <span class="mark-best">▲ best checkpoint</span>}
       {has("pinned") && <span class="mark-pinned">▲ pinned checkpoint</span>}
       {has("failure") && <span class="mark-failure">┆ another group</span>}
-      <span class="mark-lost">╌ rolled back</span>
+      {has("lost") && <span class="mark-lost">▒ rolled back</span>}
     </p>
   );
 }
@@ -172,11 +186,11 @@ interface PlotSpec {
 }
 
 /** A curve of one key of the series. */
-const SERIES: { title: string; key: string }[] = [
+const SERIES: { title: string; key: string; format?: (value: number) => string }[] = [
   { title: "Learning rate", key: "lr" },
   { title: "Gradient norm", key: "grad_norm" },
   { title: "Samples per second", key: "samples_per_second" },
-  { title: "Step time, seconds", key: "step_seconds" },
+  { title: "Step time", key: "step_seconds", format: (value) => duration(value * 1000) },
 ];
 
 function plotsOf(drawn: readonly Drawn[], look: Look, several: boolean): PlotSpec[] {
@@ -189,8 +203,9 @@ function plotsOf(drawn: readonly Drawn[], look: Look, several: boolean): PlotSpe
     rolledBack: !several,
   });
   const named = (run: Run, label: string) => (several ? run.name : label);
-  const series = ({ title, key }: { title: string; key: string }): PlotSpec => ({
+  const series = ({ title, key, format }: (typeof SERIES)[number]): PlotSpec => ({
     title,
+    ...(format ? { format } : {}),
     log: look.log,
     lines: all.flatMap(({ run, series, color, scale }) => linesOf(series, key, scale, look1(named(run, title), color, look.log))),
   });
@@ -207,17 +222,21 @@ function plotsOf(drawn: readonly Drawn[], look: Look, several: boolean): PlotSpe
   const outside: PlotSpec = {
     title: "Share of time outside the model",
     log: false,
-    format: (value) => percent(value, 0),
+    format: shortPercent,
     lines: all.flatMap(({ run, series, color, scale }) =>
       outsideLine(series, scale, look1(named(run, "Outside"), color, false)),
     ),
   };
   return [
     ...losses,
-    { ...evaluated("Accuracy", "accuracy", false), format: (value) => percent(value, 1) },
+    { ...evaluated("Accuracy", "accuracy", false), format: shortPercent },
     ...SERIES.map(series),
     outside,
   ];
+}
+
+function shortPercent(share: number): string {
+  return `${Number((share * 100).toFixed(1))} %`;
 }
 
 /** Of the time of a step, what was spent waiting for data, reducing and reporting. */

@@ -82,7 +82,7 @@ export function linesOf(
     band: spread ? { min, max } : undefined,
   };
   if (!look.rolledBack) return [line];
-  return [...series.rolled_back.flatMap((lost) => lostLine(lost, key, scale, look.log)), line];
+  return [line, ...series.rolled_back.flatMap((lost) => lostLine(lost, key, scale, look.log))];
 }
 
 function lostLine(lost: Series["rolled_back"][number], key: string, scale: StepScale, log: boolean): Line[] {
@@ -96,6 +96,7 @@ function lostLine(lost: Series["rolled_back"][number], key: string, scale: StepS
       y: cells(values.last, log),
       dashed: true,
       points: lost.steps.length < 3,
+      unnamed: true,
     },
   ];
 }
@@ -120,7 +121,12 @@ export function evaluations(
 }
 
 /** Checkpoints and groups of a run on its x axis. */
-export function marksOf(run: Run, scale: StepScale): Mark[] {
+export function marksOf(run: Run, series: Series, scale: StepScale): Mark[] {
+  const lost = series.rolled_back.flatMap(({ steps, generation }): Mark[] => {
+    const [from, to] = [steps[0], steps.at(-1)];
+    if (from === undefined || to === undefined) return [];
+    return [{ x: scale.x(from), to: scale.x(to), kind: "lost", label: `steps ${from} to ${to} of generation ${generation} were rolled back` }];
+  });
   const checkpoints = run.checkpoints.map((one): Mark => {
     const marks = [one.best && "best", one.pinned && "pinned", one.result && "result"].filter(Boolean).join(", ");
     const kind = one.pinned ? "pinned" : one.best ? "best" : "checkpoint";
@@ -130,5 +136,5 @@ export function marksOf(run: Run, scale: StepScale): Mark[] {
     const label = `generation ${one.generation} with ${one.workers} worker${one.workers === 1 ? "" : "s"} from step ${one.from_step}`;
     return { x: scale.x(one.from_step), kind: i === 0 ? "generation" : "failure", label };
   });
-  return [...groups, ...checkpoints];
+  return [...lost, ...groups, ...checkpoints];
 }

@@ -1,4 +1,4 @@
-import type { Objective, SpaceParameter, SweepDetail, SweepTrial, Value } from "../../api/types";
+import type { Num, Objective, SpaceParameter, SweepDetail, SweepTrial, Value } from "../../api/types";
 import { count, duration, metric, moment, number, parameter } from "../../lib/format";
 import { choiceAxis, extent, numberAxis, type Axis } from "../../lib/scale";
 
@@ -20,7 +20,10 @@ export interface Column {
 
 const asText = (value: Value | undefined) => (value === null || value === undefined ? "" : String(value));
 const asNumber = (value: Value | undefined) => (typeof value === "number" ? value : NaN);
-const finite = (value: number): number | null => (Number.isNaN(value) ? null : value);
+/** What was said, as a number; null where nothing was. */
+const given = (value: Num | undefined): number | null => (value === null || value === undefined ? null : Number(value));
+/** How a measured value is shown. */
+const shown = (name: string) => (value: Value | undefined) => metric(name, typeof value === "number" ? value : null);
 
 /** All columns that a sweep has. */
 export function columnsOf(sweep: SweepDetail): Column[] {
@@ -31,7 +34,7 @@ export function columnsOf(sweep: SweepDetail): Column[] {
     { id: "budget", label: "Budget", group: "Trial", numeric: true, value: (trial) => trial.budget, show: (v) => count(asNumber(v)) },
     { id: "step", label: "Step", group: "Trial", numeric: true, value: (trial) => trial.step, show: (v) => count(asNumber(v)) },
     { id: "parent", label: "Parent", group: "Trial", numeric: true, value: (trial) => trial.parent?.trial ?? null, show: asText },
-    { id: "started", label: "Started", group: "Trial", numeric: true, value: (trial) => trial.started_at, show: (v) => moment(finite(asNumber(v))) },
+    { id: "started", label: "Started", group: "Trial", numeric: true, value: (trial) => trial.started_at, show: (v) => moment(typeof v === "number" ? v : null) },
     { id: "took", label: "Took", group: "Trial", numeric: true, value: took, show: (v) => duration(asNumber(v)) },
   ];
   const objectives = sweep.objectives.map(
@@ -40,8 +43,8 @@ export function columnsOf(sweep: SweepDetail): Column[] {
       label: objective.metric,
       group: "Objectives",
       numeric: true,
-      value: (trial) => finite(number(trial.values?.[index])),
-      show: (value) => metric(objective.metric, asNumber(value)),
+      value: (trial) => given(trial.values?.[index]),
+      show: shown(objective.metric),
       objective: { ...objective, index },
     }),
   );
@@ -63,8 +66,8 @@ export function columnsOf(sweep: SweepDetail): Column[] {
         label: `${name}, ${which}`,
         group: "Metrics",
         numeric: true,
-        value: (trial) => (Object.hasOwn(trial.metrics, name) ? finite(number(trial.metrics[name]?.[which])) : undefined),
-        show: (value) => metric(name, value === undefined || value === null ? null : asNumber(value)),
+        value: (trial) => (Object.hasOwn(trial.metrics, name) ? given(trial.metrics[name]?.[which]) : undefined),
+        show: shown(name),
       }),
     ),
   );

@@ -60,7 +60,7 @@ export function Parallel(props: ParallelProps) {
     };
     // The best are drawn last, over the others.
     const order = rows.toSorted((a, b) => (colors[a] ?? -1) - (colors[b] ?? -1));
-    return draw(front.current, width, places, gap, order, style, rows.length > 2000 ? 0.35 : rows.length > 200 ? 0.6 : 0.85);
+    return draw(front.current, width, places, gap, order, style, rows.length > 4000 ? 0.16 : rows.length > 1000 ? 0.35 : rows.length > 200 ? 0.6 : 0.85);
   }, [places, rows, colors, width, dark]);
 
   const chosen = selected === null ? -1 : trials.findIndex((trial) => trial.number === selected);

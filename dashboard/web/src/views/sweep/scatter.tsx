@@ -85,6 +85,10 @@ export function Scatter(props: ScatterProps) {
   const chosen = props.selected === null ? null : points.find(({ trial }) => trial.number === props.selected);
   return (
     <div ref={frame} class="scatter">
+      <svg class="behind" width={width} height={height} aria-hidden="true">
+        <AxisLines axis={x.axis} label={x.column.label} horizontal width={width} height={height} />
+        <AxisLines axis={y.axis} label={y.column.label} horizontal={false} width={width} height={height} />
+      </svg>
       <canvas
         ref={canvas}
         role="img"
@@ -94,8 +98,6 @@ export function Scatter(props: ScatterProps) {
         onClick={(event) => props.pick(nearest(event)?.trial.number ?? null)}
       />
       <svg width={width} height={height} aria-hidden="true">
-        <AxisLines axis={x.axis} label={x.column.label} horizontal width={width} height={height} />
-        <AxisLines axis={y.axis} label={y.column.label} horizontal={false} width={width} height={height} />
         {chosen && <circle cx={left(chosen)} cy={top(chosen)} r={8} class="ring" />}
         {hover && <circle cx={left(hover)} cy={top(hover)} r={6} class="ring" />}
       </svg>
@@ -191,7 +193,7 @@ function drawPoints(
     }
     context.fillStyle = front ? (behind ? weak : color("accent")) : ramp(point.good, dark);
     context.fill();
-    if (outlined) {
+    if (outlined && radius > 4) {
       context.strokeStyle = outline;
       context.stroke();
     }
