@@ -28,7 +28,10 @@ interface Options<T> {
 const REST_FACTOR = 4;
 
 /** Where messages say what has changed, the whole is asked for so much later. */
-const MERGED_MS = 3_000;
+const MERGED_MS = 5_000;
+
+/** What messages say is taken over together, so often. */
+const MERGE_GAP_MS = 1_000;
 
 /**
  * Asks for `path` now and whenever its topic says that something has changed, never twice at a time. With another path,
@@ -52,6 +55,8 @@ export function useResource<T>(path: string | null, options: Options<T> = {}): R
     const cancel = new AbortController();
     const gap = latest.current.gapMs ?? 1_000;
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let merging: ReturnType<typeof setTimeout> | undefined;
+    const changes: Change[] = [];
     let busy = false;
     let again = false;
     let notBefore = 0;
@@ -79,6 +84,12 @@ export function useResource<T>(path: string | null, options: Options<T> = {}): R
       notBefore = performance.now() + Math.max(gap * (1 + Math.min(failures, 8)), took * REST_FACTOR);
       if (again) soon();
     };
+    const takeOver = () => {
+      merging = undefined;
+      const [merge, all] = [latest.current.merge, changes.splice(0)];
+      if (!merge) return;
+      setState((old) => (old.data !== null && old.of === path ? { ...old, data: all.reduce(merge, old.data) } : old));
+    };
     const soon = () => {
       again = true;
       if (busy || timer !== undefined) return;
@@ -96,9 +107,8 @@ export function useResource<T>(path: string | null, options: Options<T> = {}): R
       ? follow(topic, (change) => {
           const merge = latest.current.merge;
           if (merge && change) {
-            setState((old) =>
-              old.data !== null && old.of === path ? { ...old, data: merge(old.data, change) } : old,
-            );
+            changes.push(change);
+            merging ??= setTimeout(takeOver, MERGE_GAP_MS);
             notBefore = Math.max(notBefore, performance.now() + MERGED_MS);
           }
           soon();
@@ -106,6 +116,7 @@ export function useResource<T>(path: string | null, options: Options<T> = {}): R
       : () => {};
     return () => {
       clearTimeout(timer);
+      clearTimeout(merging);
       cancel.abort();
       leave();
     };

@@ -284,7 +284,7 @@ function build(
       y: props.log ? { distr: 3 } : { range: (_, low, high) => padded(low, high) },
     },
     axes: [
-      { ...axis, size: 24, gap: 3, values: (_, ticks) => ticks.map((tick) => short(tick, latest.current.formatX)) },
+      { ...axis, size: 19, gap: 3, values: (_, ticks) => ticks.map((tick) => short(tick, latest.current.formatX)) },
       {
         ...axis,
         gap: 4,

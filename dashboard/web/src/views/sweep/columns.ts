@@ -107,7 +107,7 @@ export function axisOf(column: Column, trials: readonly SweepTrial[]): Axis {
   const low = Math.min(space ? number(space.low) || there[0] : there[0], there[0]);
   const high = Math.max(space ? number(space.high) || there[1] : there[1], there[1]);
   const log = space ? space.kind.includes("log") : false;
-  return numberAxis(low, high, log, (value) => column.show(value));
+  return numberAxis(low, high, log, (value) => column.show(value).replace(/\.0+ %$/, " %"));
 }
 
 function* numbers(column: Column, trials: readonly SweepTrial[]): Iterable<number | null> {

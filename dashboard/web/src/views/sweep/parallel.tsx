@@ -18,7 +18,7 @@ const SIDE = 60;
 const GAP_MIN = 92;
 
 /** So many lines are drawn before the page may do something else. */
-const PORTION = 1_200;
+const PORTION = 500;
 
 interface ParallelProps {
   trials: readonly SweepTrial[];
@@ -48,10 +48,12 @@ export function Parallel(props: ParallelProps) {
     () => axes.map(({ column, axis }) => Float32Array.from(trials, (trial) => axis.place(column.value(trial)) ?? NaN)),
     [axes, trials],
   );
+  const narrowed = rows.length < context.length;
   useEffect(() => {
+    if (!narrowed) return;
     const weak = color("context");
     return draw(back.current, width, places, gap, context, () => weak, 0.5);
-  }, [places, context, width, dark]);
+  }, [places, context, width, dark, narrowed]);
   useEffect(() => {
     const unknown = color("muted");
     const style = (row: number) => {
@@ -69,7 +71,7 @@ export function Parallel(props: ParallelProps) {
   return (
     <div ref={frame} class="parallel" tabIndex={0} role="group" aria-label={`Parallel coordinates of ${rows.length} trials`}>
       <div class="parallel-inner" style={{ width: `${width}px`, height: `${HEIGHT}px` }}>
-        <canvas ref={back} class={brushes.length > 0 || rows.length < context.length ? "" : "hidden"} />
+        <canvas ref={back} class={narrowed ? "" : "hidden"} />
         <canvas ref={front} />
         <svg width={width} height={HEIGHT}>
           {chosen >= 0 && <polyline class="chosen-line" points={path(places, gap, chosen)} />}
