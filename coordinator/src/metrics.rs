@@ -57,8 +57,7 @@ const TRIAL_STATES: [TrialState; 5] =
 const LOST: [&str; 3] = ["connection_closed", "lease_expired", "left"];
 
 /// Seconds of steps: from small models on fast machines to large ones.
-const STEP_BUCKETS: [f64; 14] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const STEP_BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Seconds of appending to the journal, which ends with a sync of the disk.
 const APPEND_BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0];
 /// Seconds from the loss of a group to the next one.
@@ -104,14 +103,16 @@ impl Metrics {
                 "phalanx_step_outside_seconds",
                 "Wall time of steps outside the model: waiting for data, reducing, reporting.",
             ),
-            records_stored: make.counter("phalanx_records_stored_total", "Records that were written to the store.", &[]),
+            records_stored: make.counter(
+                "phalanx_records_stored_total",
+                "Records that were written to the store.",
+                &[],
+            ),
             journal_append: make.histogram("phalanx_journal_append_seconds", "Time to make events durable."),
             journal_entries: make.counter("phalanx_journal_entries_total", "Events that were journalled.", &[]),
             formations: make.counter("phalanx_group_formations_total", "Groups of workers that formed.", &[]),
-            recovery: make.histogram(
-                "phalanx_recovery_seconds",
-                "Time from the loss of a group until steps were made again.",
-            ),
+            recovery: make
+                .histogram("phalanx_recovery_seconds", "Time from the loss of a group until steps were made again."),
             workers_lost: LOST.map(lost),
             workers: make.gauge("phalanx_workers_connected", "Workers that are connected.", &[]),
             runs: RUN_STATES.map(of_run),
@@ -220,7 +221,11 @@ impl Process {
         make.gauge("process_start_time_seconds", text, &[]).set(start.as_secs_f64());
         Self {
             memory: make.gauge("process_resident_memory_bytes", "Memory of the process that is in RAM.", &[]),
-            processor: make.counter("process_cpu_seconds_total", "Processor time of the process, in whole seconds.", &[]),
+            processor: make.counter(
+                "process_cpu_seconds_total",
+                "Processor time of the process, in whole seconds.",
+                &[],
+            ),
             files: make.gauge("process_open_fds", "File descriptors that are open.", &[]),
         }
     }

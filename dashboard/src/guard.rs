@@ -24,9 +24,7 @@ const CONTENT_SECURITY_POLICY: &str =
 
 /// Puts the rules around `router`, which is served at `address`.
 pub(crate) fn guarded(router: Router, address: SocketAddr) -> Router {
-    router
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(address, guard))
+    router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(middleware::from_fn_with_state(address, guard))
 }
 
 async fn guard(State(address): State<SocketAddr>, request: Request, next: Next) -> Response {

@@ -34,8 +34,8 @@ pub trait Source: Send + Sync + 'static {
     /// All metrics in the text format of Prometheus.
     fn metrics(&self) -> String;
 
-    /// The time line of the cluster, and where to go on.
-    fn moments(&self, start: Start, limit: usize) -> Answer<'_, (Vec<Moment>, u64)>;
+    /// The time line of the cluster, or of one run, and where to go on.
+    fn moments(&self, start: Start, limit: usize, run: Option<RunName>) -> Answer<'_, (Vec<Moment>, u64)>;
 
     /// Lines of the log of a run or sweep, in their order, and where to go on if there may be more.
     fn log(&self, query: LogQuery) -> Answer<'_, (Vec<LogLine>, Option<u64>)>;
@@ -71,6 +71,8 @@ pub trait Source: Send + Sync + 'static {
 pub enum Start {
     /// With what follows this number.
     After(u64),
+    /// So that it ends before this number.
+    Before(u64),
     /// So that it ends with the newest.
     Newest,
 }

@@ -22,8 +22,8 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{RunSummary, SweepSummary, SweepTrial};
 use crate::api::asked::Asked;
+use crate::api::{RunSummary, SweepSummary, SweepTrial};
 use crate::{App, Failure};
 
 /// The least time between two events of a topic.

@@ -30,7 +30,12 @@ pub struct Results {
 }
 
 /// What came of `sweep`, given all that happened in it and what the steps of its trials took.
-pub fn of_sweep(picture: &Picture, sweep: &SweepPicture, facts: &[Fact], efforts: &BTreeMap<RunName, Effort>) -> Results {
+pub fn of_sweep(
+    picture: &Picture,
+    sweep: &SweepPicture,
+    facts: &[Fact],
+    efforts: &BTreeMap<RunName, Effort>,
+) -> Results {
     let spec = &*sweep.spec;
     // The length of a trial that nobody ends early. A specification that is in the journal was checked.
     let full = spec.study_spec().ok().map(|(study, unit)| unit.length(study.scheduler.max()));
@@ -42,8 +47,7 @@ pub fn of_sweep(picture: &Picture, sweep: &SweepPicture, facts: &[Fact], efforts
     };
     let values = |trial: &TrialPicture| trial.view.values.iter().map(|value| f64::from(*value)).collect();
     let values: Vec<(u32, Vec<f64>)> = sweep.trials().map(|trial| (trial.view.number, values(trial))).collect();
-    let configurations =
-        sweep.trials().map(|trial| (trial.view.number, trial.view.configuration.clone())).collect();
+    let configurations = sweep.trials().map(|trial| (trial.view.number, trial.view.configuration.clone())).collect();
     Results {
         front: front(&spec.objectives, &values),
         rungs: rungs(facts),

@@ -228,6 +228,9 @@ mod tests {
         let mut later = Sampler::new(Step(1), Step(790), 100);
         (1..=790).for_each(|step| later.observe(&record(step, step as f64), None));
         let whole = sampler.buckets().len() - 1;
-        assert_eq!(later.buckets()[..whole].iter().map(|b| b.step).collect::<Vec<_>>(), sampler.buckets()[..whole].iter().map(|b| b.step).collect::<Vec<_>>());
+        assert_eq!(
+            later.buckets()[..whole].iter().map(|b| b.step).collect::<Vec<_>>(),
+            sampler.buckets()[..whole].iter().map(|b| b.step).collect::<Vec<_>>()
+        );
     }
 }

@@ -11,7 +11,7 @@ use domain::spec::file;
 use serde_json::Value;
 
 /// Which of our crates a crate may use, in code and tests. `e2e` may use any in its tests.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("proto", &["domain"]),
     ("store", &["domain"]),
@@ -19,7 +19,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("models", &["domain", "kernels"]),
     ("data", &["domain"]),
     ("collective", &["domain"]),
-    ("coordinator", &["domain", "proto", "store"]),
+    ("dashboard", &["domain"]),
+    ("coordinator", &["domain", "proto", "store", "dashboard"]),
     ("worker", &["domain", "proto", "store", "models", "data", "collective"]),
     ("cli", &["domain", "proto", "coordinator", "worker"]),
     ("e2e", &[]),

@@ -84,9 +84,8 @@ pub(crate) fn lose(
 /// What the steps of all trials of a sweep took, rolled back or not, by run. Runs without a step are absent.
 pub(crate) fn of_sweep(connection: &Connection, sweep: &RunName) -> Result<BTreeMap<RunName, Effort>, StoreError> {
     // `/` is the character after `.`, and no name has it: these are the names that begin with `SWEEP.`.
-    let mut select = connection.prepare_cached(
-        "SELECT run, members, steps, micros FROM efforts WHERE run > ?1 || '.' AND run < ?1 || '/'",
-    )?;
+    let mut select = connection
+        .prepare_cached("SELECT run, members, steps, micros FROM efforts WHERE run > ?1 || '.' AND run < ?1 || '/'")?;
     let mut rows = select.query([sweep.as_str()])?;
     let mut efforts: BTreeMap<RunName, Effort> = BTreeMap::new();
     while let Some(row) = rows.next()? {

@@ -18,7 +18,9 @@ mod schema;
 mod store;
 mod writer;
 
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore, CommittedManifest, Layer, MANIFEST_VERSION, Manifest};
+pub use checkpoint::{
+    Checkpoint, CheckpointError, CheckpointStore, CommittedManifest, Layer, MANIFEST_VERSION, Manifest,
+};
 pub use error::StoreError;
 pub use journal::JournalEntry;
 pub use log::{LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogFilter, LogLine, LogPage, NewLogLine};

@@ -73,6 +73,8 @@ pub struct LogFilter {
 pub enum LogPage {
     /// Behind this line.
     After(u64),
+    /// Before this line.
+    Before(u64),
     /// At the end.
     Newest,
 }
@@ -84,17 +86,19 @@ pub(crate) fn read(
     limit: usize,
     filter: &LogFilter,
 ) -> Result<Vec<LogLine>, StoreError> {
-    let (after, order) = match at {
-        LogPage::After(after) => (i64::try_from(after).unwrap_or(i64::MAX), "ASC"),
-        LogPage::Newest => (0, "DESC"),
+    let number = |sequence: u64| i64::try_from(sequence).unwrap_or(i64::MAX);
+    let (after, before, order) = match at {
+        LogPage::After(after) => (number(after), i64::MAX, "ASC"),
+        LogPage::Before(end) => (0, number(end), "DESC"),
+        LogPage::Newest => (0, i64::MAX, "DESC"),
     };
     let mut select = connection.prepare_cached(&format!(
         "SELECT sequence, at_ms, source, level, text FROM log
-         WHERE run = ?1 AND sequence > ?2 AND (?3 IS NULL OR source = ?3)
+         WHERE run = ?1 AND sequence > ?2 AND sequence < ?6 AND (?3 IS NULL OR source = ?3)
          AND (?4 IS NULL OR instr(lower(text), lower(?4)) > 0) ORDER BY sequence {order} LIMIT ?5",
     ))?;
     let LogFilter { text, source } = filter;
-    let found = select.query_map(params![run.as_str(), after, source, text, page(limit) as i64], |row| {
+    let found = select.query_map(params![run.as_str(), after, source, text, page(limit) as i64, before], |row| {
         Ok(LogLine {
             sequence: row.get::<_, i64>(0)? as u64,
             at_ms: row.get::<_, i64>(1)? as u64,
@@ -104,7 +108,7 @@ pub(crate) fn read(
         })
     })?;
     let mut lines: Vec<LogLine> = found.collect::<Result<_, _>>()?;
-    if at == LogPage::Newest {
+    if order == "DESC" {
         lines.reverse();
     }
     Ok(lines)

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::lock::FolderLock;
 use crate::writer::{self, QUEUE_MAX, Read, Write};
 use crate::{
-    JournalEntry, LedgerCursor, LedgerStep, LogFilter, LogLine, LogPage, NewLogLine, StoreError, efforts, facts, journal,
-    log, records, schema,
+    JournalEntry, LedgerCursor, LedgerStep, LogFilter, LogLine, LogPage, NewLogLine, StoreError, efforts, facts,
+    journal, log, records, schema,
 };
 
 /// The coordinator's memory: journal, records, log lines and data facts of all runs, in `STATE_DIR/phalanx.db`.

@@ -14,8 +14,8 @@ pub(crate) use self::sweep::{
 };
 pub(crate) use self::verbs::{
     AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, CompletionsArgs,
-    CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, ResumeArgs, StatusArgs, StopArgs,
-    ValidateArgs, VerifyArgs, WorkerArgs,
+    CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, ResumeArgs, StatusArgs,
+    StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
 };
 
 const EXIT_CODES: &str = "\

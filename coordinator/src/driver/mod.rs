@@ -183,7 +183,8 @@ impl Driver {
     /// Takes over what is different of the engine. Tells which runs have completed since.
     fn take_over(&mut self) -> Vec<RunName> {
         let changes = self.engine.take_changes();
-        let was_completed = |name: &RunName| self.picture.run(name).is_some_and(|run| run.view.state == RunState::Completed);
+        let was_completed =
+            |name: &RunName| self.picture.run(name).is_some_and(|run| run.view.state == RunState::Completed);
         let completed = changes.runs.iter().filter(|run| run.state == RunState::Completed && !was_completed(&run.name));
         let completed = completed.map(|run| run.name.clone()).collect();
         self.observe_groups(&changes);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use domain::engine::Event;
-use domain::record::Record;
 use domain::picture::RunPicture;
+use domain::record::Record;
 use store::{JournalEntry, PAGE_MAX};
 use tracing::info;
 

@@ -30,6 +30,8 @@ const RESULTS_AGE: Duration = Duration::from_secs(1);
 const AUDIT_AGE: Duration = Duration::from_secs(5);
 /// Entries of the journal that are looked at for one page of the time line.
 const ENTRIES_MAX: u64 = 20_000;
+/// Of them, those that are read at once: many have nothing to show.
+const ENTRIES_AT_ONCE: usize = 500;
 
 /// Answers the dashboard.
 #[derive(Debug)]
@@ -83,14 +85,20 @@ impl HttpSource {
         self.driver.sweep_facts(sweep).await.map_err(|e| status::failure(&status::of_request(&e)))
     }
 
-    async fn moments_after(&self, after: u64, limit: usize) -> Result<(Vec<Moment>, u64), StoreError> {
+    /// Moments after a place in the journal, and the place that was looked at last.
+    async fn moments_after(
+        &self,
+        after: u64,
+        limit: usize,
+        run: Option<&RunName>,
+    ) -> Result<(Vec<Moment>, u64), StoreError> {
         let (mut moments, mut next) = (Vec::new(), after);
         while moments.len() < limit && next.saturating_sub(after) < ENTRIES_MAX {
-            let entries = self.store.read_journal(next, limit).await?;
+            let entries = self.store.read_journal(next, limit.max(ENTRIES_AT_ONCE)).await?;
             let Some(last) = entries.last() else { break };
             next = last.sequence;
             let told = entries.iter().filter_map(|entry| timeline::moment(entry.sequence, entry.at, &entry.event));
-            moments.extend(told);
+            moments.extend(told.filter(|moment| run.is_none() || moment.run.as_ref() == run));
             timeline::without_echoes(&mut moments);
         }
         if moments.len() > limit {
@@ -100,15 +108,22 @@ impl HttpSource {
         Ok((moments, next))
     }
 
-    async fn newest_moments(&self, limit: usize) -> Result<(Vec<Moment>, u64), StoreError> {
-        let newest = self.store.newest_entry().await?;
-        let mut window = 4 * limit as u64;
+    /// The last moments before a place in the journal.
+    async fn moments_before(
+        &self,
+        end: u64,
+        limit: usize,
+        run: Option<&RunName>,
+    ) -> Result<(Vec<Moment>, u64), StoreError> {
+        let newest = self.store.newest_entry().await?.min(end.saturating_sub(1));
+        let mut window = (4 * limit as u64).max(ENTRIES_AT_ONCE as u64);
         loop {
             let start = newest.saturating_sub(window);
-            let (mut moments, next) = self.moments_after(start, window as usize).await?;
+            let (mut moments, _) = self.moments_after(start, window as usize, run).await?;
+            moments.retain(|moment| moment.sequence < end);
             if moments.len() >= limit || start == 0 || window >= ENTRIES_MAX {
                 moments.drain(..moments.len().saturating_sub(limit));
-                return Ok((moments, next.max(newest)));
+                return Ok((moments, newest));
             }
             window *= 4;
         }
@@ -118,11 +133,12 @@ impl HttpSource {
         let LogQuery { run, start, limit, search, source } = query;
         let at = match start {
             Start::After(after) => LogPage::After(after),
+            Start::Before(end) => LogPage::Before(end),
             Start::Newest => LogPage::Newest,
         };
         let filter = LogFilter { text: search, source };
         let lines = self.store.search_log(&run, at, limit.min(PAGE_MAX), filter).await?;
-        let is_full = lines.len() >= limit && start != Start::Newest;
+        let is_full = lines.len() >= limit && matches!(start, Start::After(_));
         let next = lines.last().map(|line| line.sequence).filter(|_| is_full);
         let line = |line: store::LogLine| {
             let store::LogLine { sequence, at_ms, source, level, text } = line;
@@ -158,11 +174,12 @@ impl Source for HttpSource {
         self.metrics.render(&self.picture())
     }
 
-    fn moments(&self, start: Start, limit: usize) -> Answer<'_, (Vec<Moment>, u64)> {
+    fn moments(&self, start: Start, limit: usize, run: Option<RunName>) -> Answer<'_, (Vec<Moment>, u64)> {
         Box::pin(async move {
             let moments = match start {
-                Start::After(after) => self.moments_after(after, limit).await,
-                Start::Newest => self.newest_moments(limit).await,
+                Start::After(after) => self.moments_after(after, limit, run.as_ref()).await,
+                Start::Before(end) => self.moments_before(end, limit, run.as_ref()).await,
+                Start::Newest => self.moments_before(u64::MAX, limit, run.as_ref()).await,
             };
             moments.map_err(of_store)
         })
@@ -210,8 +227,6 @@ impl Source for HttpSource {
     }
 
     fn take(&self, event: Event) -> Answer<'_, ()> {
-        Box::pin(async move {
-            self.driver.request(event).await.map_err(|e| status::failure(&status::of_request(&e)))
-        })
+        Box::pin(async move { self.driver.request(event).await.map_err(|e| status::failure(&status::of_request(&e))) })
     }
 }

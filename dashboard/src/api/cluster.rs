@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use domain::ids::WorkerId;
+use domain::ids::{RunName, WorkerId};
 use domain::picture::{Picture, RunPicture, SweepPicture};
 use domain::results;
 use domain::spec::sweep::Objective;
@@ -81,6 +81,14 @@ pub(crate) struct RunSummary {
 /// A sweep in short.
 #[derive(Clone, Serialize, ToSchema)]
 pub(crate) struct SweepSummary {
+    #[serde(flatten)]
+    head: SweepHead,
+    trials: TrialCounts,
+}
+
+/// A sweep without its trials.
+#[derive(Clone, Serialize, ToSchema)]
+pub(crate) struct SweepHead {
     name: String,
     /// `waiting`, `forming`, `running`, `stopping`, `stopped`, `paused`, `pruned`, `completed` or `failed`.
     #[schema(value_type = String)]
@@ -89,7 +97,6 @@ pub(crate) struct SweepSummary {
     reason: String,
     submitted_at: u64,
     ended_at: Option<u64>,
-    trials: TrialCounts,
     objectives: Vec<ObjectiveSummary>,
     /// The best trial by the first objective.
     best: Option<Best>,
@@ -166,21 +173,31 @@ impl RunSummary {
 
 impl SweepSummary {
     pub(crate) fn of(sweep: &SweepPicture) -> Self {
-        let SweepView { name, state, reason, submitted_at, ended_at, trials: _ } = &*sweep.view;
-        let mut trials = TrialCounts::default();
+        Self { head: SweepHead::of(sweep), trials: TrialCounts::of(sweep) }
+    }
+}
+
+impl TrialCounts {
+    pub(crate) fn of(sweep: &SweepPicture) -> Self {
+        let mut counts = Self::default();
         for trial in sweep.trials() {
             *match trial.view.state {
-                TrialState::Training => &mut trials.training,
-                TrialState::Paused => &mut trials.paused,
-                TrialState::Completed => &mut trials.completed,
-                TrialState::Pruned => &mut trials.pruned,
-                TrialState::Failed => &mut trials.failed,
+                TrialState::Training => &mut counts.training,
+                TrialState::Paused => &mut counts.paused,
+                TrialState::Completed => &mut counts.completed,
+                TrialState::Pruned => &mut counts.pruned,
+                TrialState::Failed => &mut counts.failed,
             } += 1;
         }
-        let objective = |objective: &Objective| ObjectiveSummary {
-            metric: objective.metric.name(),
-            goal: objective.goal.name(),
-        };
+        counts
+    }
+}
+
+impl SweepHead {
+    pub(crate) fn of(sweep: &SweepPicture) -> Self {
+        let SweepView { name, state, reason, submitted_at, ended_at, trials: _ } = &*sweep.view;
+        let objective =
+            |objective: &Objective| ObjectiveSummary { metric: objective.metric.name(), goal: objective.goal.name() };
         let best = results::best(sweep).map(|trial| Best {
             number: trial.view.number,
             values: trial.view.values.iter().map(|value| (*value).into()).collect(),
@@ -191,7 +208,6 @@ impl SweepSummary {
             reason: reason.clone(),
             submitted_at: submitted_at.0,
             ended_at: ended_at.map(|at| at.0),
-            trials,
             objectives: sweep.spec.objectives.iter().map(objective).collect(),
             best,
         }
@@ -228,7 +244,7 @@ pub(crate) async fn cluster(State(app): State<App>) -> Json<Cluster> {
     let mut runs: Vec<RunSummary> = own.map(|run| RunSummary::of(run)).collect();
     runs.sort_by_key(|run| std::cmp::Reverse(run.submitted_at));
     let mut sweeps: Vec<SweepSummary> = picture.sweeps().map(SweepSummary::of).collect();
-    sweeps.sort_by_key(|sweep| std::cmp::Reverse(sweep.submitted_at));
+    sweeps.sort_by_key(|sweep| std::cmp::Reverse(sweep.head.submitted_at));
     Json(Cluster {
         now: app.source.now().0,
         version: env!("CARGO_PKG_VERSION"),
@@ -245,6 +261,8 @@ pub(crate) struct EventsQuery {
     after: Option<u64>,
     /// At most so many, 1 to 1000; 200 without it.
     limit: Option<usize>,
+    /// Only those about this run or sweep.
+    run: Option<String>,
 }
 
 const EVENTS_MAX: usize = 1_000;
@@ -292,12 +310,10 @@ impl ClusterEvent {
     get, path = "/api/v1/events", tag = "cluster", params(EventsQuery),
     responses((status = 200, body = Events), (status = 400, body = Problem))
 )]
-pub(crate) async fn events(
-    State(app): State<App>,
-    Asked(asked): Asked<EventsQuery>,
-) -> Result<Json<Events>, Failure> {
+pub(crate) async fn events(State(app): State<App>, Asked(asked): Asked<EventsQuery>) -> Result<Json<Events>, Failure> {
     let start = asked.after.map_or(Start::Newest, Start::After);
     let limit = super::within("limit", asked.limit, EVENTS_GIVEN, EVENTS_MAX)?;
-    let (moments, next) = app.source.moments(start, limit).await?;
+    let run = asked.run.map(RunName::new).transpose().map_err(|error| Failure::bad_request(error.to_string()))?;
+    let (moments, next) = app.source.moments(start, limit, run).await?;
     Ok(Json(Events { events: moments.into_iter().map(ClusterEvent::of).collect(), next }))
 }

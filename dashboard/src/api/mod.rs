@@ -1,7 +1,7 @@
 //! What can be asked, and the forms of the answers.
 
-pub(crate) mod asked;
 mod act;
+pub(crate) mod asked;
 mod cluster;
 mod docs;
 mod export;

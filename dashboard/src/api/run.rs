@@ -140,8 +140,10 @@ pub(crate) async fn run(State(app): State<App>, Named(name): Named) -> Result<Js
 /// Which lines of a log.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct LogAsked {
-    /// Lines after this one; without it, the newest ones.
+    /// Lines after this one; without it and `before`, the newest ones.
     after: Option<u64>,
+    /// The last lines before this one.
+    before: Option<u64>,
     /// At most so many, 1 to 1000; 200 without it.
     limit: Option<usize>,
     /// Only lines with this text in it, whatever the case of ASCII letters; at most 200 bytes.
@@ -175,7 +177,7 @@ pub(crate) async fn log(
     if picture(&app).state(&run).is_none() {
         return Err(Failure::not_found(format!("there is no run {run}")));
     }
-    let LogAsked { after, limit, search, source } = asked;
+    let LogAsked { after, before, limit, search, source } = asked;
     for (key, text) in [("search", &search), ("source", &source)] {
         if text.as_ref().is_some_and(|text| text.len() > SEARCH_BYTES_MAX) {
             return Err(Failure::bad_request(format!("{key}: at most {SEARCH_BYTES_MAX} bytes")));
@@ -183,7 +185,12 @@ pub(crate) async fn log(
     }
     let limit = within("limit", limit, LINES_GIVEN, LINES_MAX)?;
     let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let start = after.map_or(Start::Newest, Start::After);
+    let start = match (after, before) {
+        (Some(after), None) => Start::After(after),
+        (None, Some(before)) => Start::Before(before),
+        (None, None) => Start::Newest,
+        (Some(_), Some(_)) => return Err(Failure::bad_request("after and before exclude each other")),
+    };
     let query = LogQuery { run, start, limit, search: filled(search), source: filled(source) };
     let (lines, next) = app.source.log(query).await?;
     Ok(Json(Log { lines, next }))
@@ -268,6 +275,7 @@ pub(crate) struct Model {
 pub(crate) async fn model(State(app): State<App>, Named(name): Named) -> Result<Json<Option<Model>>, Failure> {
     known_run(&picture(&app), &name)?;
     let layers = app.source.model(name).await?;
-    let model = |layers: Vec<ModelLayer>| Model { parameters: layers.iter().map(|layer| layer.parameters).sum(), layers };
+    let model =
+        |layers: Vec<ModelLayer>| Model { parameters: layers.iter().map(|layer| layer.parameters).sum(), layers };
     Ok(Json(layers.map(model)))
 }

@@ -6,18 +6,19 @@ use axum::Json;
 use axum::extract::State;
 use domain::picture::{Picture, SweepPicture, TrialPicture};
 use domain::results::{Importances, Results, Rung};
+use domain::search::importance;
 use domain::search::scheduler::Decision;
 use domain::search::study::Fact;
 use domain::search::{Condition, Domain, Parameter, Value as Tried};
 use domain::spec::EvalMetric;
-use domain::spec::sweep::Words;
+use domain::spec::sweep::{Objective, Unit, Words};
 use domain::view::{SweepTrialView, TrialState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::asked::{Asked, Named};
-use super::cluster::SweepSummary;
+use super::cluster::{SweepHead, TrialCounts};
 use super::{known_sweep, picture};
 use crate::failure::Problem;
 use crate::number::Number;
@@ -27,7 +28,9 @@ use crate::{App, Failure};
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Sweep {
     #[serde(flatten)]
-    summary: SweepSummary,
+    head: SweepHead,
+    /// Trials by state.
+    counts: TrialCounts,
     /// The sweep as it was asked for.
     #[schema(value_type = Object)]
     spec: Value,
@@ -40,8 +43,10 @@ pub(crate) struct Sweep {
     trials: Vec<SweepTrial>,
     /// From the lowest budget.
     rungs: Vec<RungCounts>,
-    /// Which parameters mattered for the first objective; empty while too little is known.
+    /// Which parameters mattered for each objective; empty while too little is known.
     importance: Vec<Importance>,
+    /// Why the list is empty, or between which trials it holds.
+    importance_note: String,
     /// The numbers of the trials that no other one beats.
     front: Vec<u32>,
     /// What ending trials early saved.
@@ -84,12 +89,19 @@ pub(crate) struct SweepTrial {
     budget: u64,
     /// Steps completed and durable.
     step: u64,
-    /// The trial that it is a copy of.
-    parent: Option<u32>,
+    /// The trial that it is a copy of, and where it was copied.
+    parent: Option<Parent>,
     /// What its evaluations gave, by metric.
     metrics: BTreeMap<&'static str, Course>,
     started_at: Option<u64>,
     ended_at: Option<u64>,
+}
+
+/// What a trial is a copy of.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Parent {
+    trial: u32,
+    budget: u64,
 }
 
 /// The evaluations of a trial in short.
@@ -118,6 +130,8 @@ pub(crate) struct Importance {
     path: String,
     /// Its share of the importance of all parameters, 0 to 1.
     share: f64,
+    /// The metric that it mattered for.
+    objective: &'static str,
 }
 
 /// What ending trials early saved.
@@ -125,8 +139,12 @@ pub(crate) struct Importance {
 pub(crate) struct TimeSaved {
     /// Steps that were not made.
     steps: u64,
-    /// Seconds of workers, at each trial's own pace.
+    /// The steps of all trials that came to their end, had nobody ended them early.
+    full_steps: u64,
+    /// Seconds of workers that were not spent, at each trial's own pace.
     seconds: Number,
+    /// The seconds of all these trials, had nobody ended them early.
+    full_seconds: Number,
 }
 
 const METRICS: [EvalMetric; 2] = [EvalMetric::EvalLoss, EvalMetric::EvalAccuracy];
@@ -141,29 +159,45 @@ impl Sweep {
         };
         let time_saved = saved.map(|saved| TimeSaved {
             steps: saved.full_steps.saturating_sub(saved.steps),
+            full_steps: saved.full_steps,
+            full_seconds: saved.full_worker_seconds.into(),
             seconds: (saved.full_worker_seconds - saved.worker_seconds).into(),
         });
+        let unit = spec.study_spec().ok().map(|(_, unit)| unit);
+        let words = Words { objectives: &spec.objectives, unit };
         Self {
-            summary: SweepSummary::of(sweep),
+            head: SweepHead::of(sweep),
+            counts: TrialCounts::of(sweep),
             spec: serde_json::to_value(&**spec).expect("a specification has only string keys"),
-            unit: spec.study_spec().ok().map(|(_, unit)| unit.name()),
+            unit: unit.map(Unit::name),
             space: spec.space.parameters().iter().map(SpaceParameter::of).collect(),
             metrics: METRICS.map(EvalMetric::name),
             trials: sweep.trials().map(|trial| SweepTrial::of(trial, picture)).collect(),
             rungs: rungs.iter().map(rung).collect(),
-            importance: importance(importances),
+            importance: importance(importances, &spec.objectives),
+            importance_note: importance_note(importances, words),
             front: front.clone(),
             time_saved,
         }
     }
 }
 
-fn importance(importances: &Importances) -> Vec<Importance> {
+fn importance(importances: &Importances, named: &[Objective]) -> Vec<Importance> {
+    let Importances::Known { objectives, .. } = importances else { return Vec::new() };
+    let of_objective = |(objective, parameters): (&Objective, &Vec<importance::Importance>)| {
+        let metric = objective.metric.name();
+        let one =
+            |one: &importance::Importance| Importance { path: one.path.clone(), share: one.share, objective: metric };
+        parameters.iter().map(one).collect::<Vec<_>>()
+    };
+    named.iter().zip(objectives).flat_map(of_objective).collect()
+}
+
+fn importance_note(importances: &Importances, words: Words<'_>) -> String {
     match importances {
-        Importances::TooFew { .. } => Vec::new(),
-        Importances::Known { objectives, .. } => {
-            let first = objectives.iter().take(1).flatten();
-            first.map(|one| Importance { path: one.path.clone(), share: one.share }).collect()
+        Importances::TooFew { have, need } => format!("{have} of {need} trials that are needed were measured"),
+        Importances::Known { budget, trials, .. } => {
+            format!("{trials} trials, compared after {}", words.length(*budget))
         }
     }
 }
@@ -213,7 +247,7 @@ impl SweepTrial {
             values: (!values.is_empty()).then(|| values.iter().map(|value| (*value).into()).collect()),
             budget: *budget,
             step: known.map_or(step.0, |run| run.view.step.0.max(step.0)),
-            parent: parent.map(|(parent, _)| parent),
+            parent: parent.map(|(trial, budget)| Parent { trial, budget }),
             metrics: METRICS.into_iter().filter_map(course).collect(),
             started_at: known.map(|run| run.view.submitted_at.0),
             ended_at: known.and_then(|run| run.view.ended_at).map(|at| at.0),

@@ -13,8 +13,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
-use super::path::{self, Folder};
 use super::merge::MODEL;
+use super::path::{self, Folder};
 use super::{Checkpoint, CheckpointError, CommittedManifest, Layer, Manifest};
 
 /// Where checkpoints are kept. A handle; clones share the place.

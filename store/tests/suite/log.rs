@@ -39,7 +39,7 @@ async fn the_last_facts_count_and_outlive_the_process() {
     store.set_data_facts(&run("a"), DataFacts { train_samples: 1, total_steps: 2 }).await.unwrap();
     let facts = DataFacts { train_samples: 1437, total_steps: 690 };
     store.set_data_facts(&run("a"), facts).await.unwrap();
-        drop(store);
+    drop(store);
     let (store, _) = Store::open(folder.path()).unwrap();
     assert_eq!(store.data_facts(&run("a")).await.unwrap(), Some(facts));
     assert_eq!(store.data_facts(&run("b")).await.unwrap(), None);

@@ -224,11 +224,14 @@ async fn sums_of_steps_are_made_up_for_what_an_older_program_stored() {
     store.roll_back(&trial, Step(3), Generation(2)).await.unwrap();
     store.insert_records(&trial, vec![step_record(4, 2, 0.0)]).await.unwrap();
     let before = read(&store).await;
-    assert_eq!(before.0.iter().map(|(run, effort)| (run.as_str(), effort.steps)).collect::<Vec<_>>(), [("s.0", 6), ("s.12", 5)]);
+    assert_eq!(
+        before.0.iter().map(|(run, effort)| (run.as_str(), effort.steps)).collect::<Vec<_>>(),
+        [("s.0", 6), ("s.12", 5)]
+    );
     assert_eq!(before.1.lost_micros * 2, before.1.productive_micros);
     drop(store);
     let file = rusqlite::Connection::open(folder.path().join("phalanx.db")).unwrap();
-    file.execute_batch("DROP TABLE efforts; PRAGMA user_version = 1").unwrap();
+    file.execute_batch("DROP TABLE efforts; DROP INDEX rolled_back_records; PRAGMA user_version = 1").unwrap();
     drop(file);
     let (store, _) = Store::open(folder.path()).unwrap();
     assert_eq!(read(&store).await, before);

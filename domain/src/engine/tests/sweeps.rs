@@ -406,7 +406,10 @@ fn changes_put_over_each_other_are_the_view() {
             picture.put(changes, &cluster.engine);
             assert_eq!(picture.view(), cluster.engine.view());
         }
-        assert!(picture.view().sweeps[0].trials.len() >= 12 && changed < 2 * events, "{changed} runs in {events} events");
+        assert!(
+            picture.view().sweeps[0].trials.len() >= 12 && changed < 2 * events,
+            "{changed} runs in {events} events"
+        );
         assert_eq!(cluster.engine.take_changes().runs, []);
     }
 }
