@@ -43,15 +43,15 @@ impl Driver {
             self.until_durable(|| store.append(facts.clone())).await?;
             self.metrics.journalled(facts.len(), began.elapsed());
         }
+        for (run, data) in data {
+            self.picture.set_data(&run, data);
+        }
         self.observe_records(&records);
         self.observe_losses(&events);
         for (run, step) in newest {
             if self.newest_step(&run).is_none_or(|known| known < step.step) {
                 self.picture.set_newest(&run, Some(step));
             }
-        }
-        for (run, data) in data {
-            self.picture.set_data(&run, data);
         }
         // The records came before the facts, and were looked at under the generations that are still the newest.
         let mut told: Vec<Event> =

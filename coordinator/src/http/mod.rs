@@ -2,6 +2,7 @@
 
 mod fresh;
 mod records;
+mod samplers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use store::{CheckpointStore, Layer, LogFilter, LogPage, PAGE_MAX, Store, StoreEr
 use tokio::sync::watch;
 
 use self::fresh::Fresh;
+use self::samplers::Samplers;
 use crate::clock::Clock;
 use crate::driver::Handle;
 use crate::metrics::Metrics;
@@ -43,6 +45,7 @@ pub(crate) struct HttpSource {
     metrics: Metrics,
     results: Fresh<Results>,
     audits: Fresh<AuditReport>,
+    samplers: Samplers,
 }
 
 impl HttpSource {
@@ -54,7 +57,7 @@ impl HttpSource {
         metrics: Metrics,
     ) -> Self {
         let (results, audits) = (Fresh::new(RESULTS_AGE), Fresh::new(AUDIT_AGE));
-        Self { driver, store, checkpoints, clock, metrics, results, audits }
+        Self { driver, store, checkpoints, clock, metrics, results, audits, samplers: Samplers::default() }
     }
 
     fn picture(&self) -> Arc<Picture> {
@@ -192,7 +195,7 @@ impl Source for HttpSource {
     fn series(&self, query: SeriesQuery) -> Answer<'_, Series> {
         Box::pin(async move {
             let run = self.run(&query.run)?;
-            records::series(&self.store, &run, query).await.map_err(of_store)
+            records::series(&self.store, &self.samplers, &run, query).await.map_err(of_store)
         })
     }
 

@@ -9,6 +9,7 @@ use domain::record::{self, Record};
 use domain::series::Sampler;
 use store::{LedgerCursor, LedgerStep, PAGE_MAX, Store, StoreError};
 
+use super::samplers::Samplers;
 use crate::status;
 
 /// Steps of the ledger read at once.
@@ -17,11 +18,17 @@ const LEDGER_STEPS: usize = 64;
 const GENERATIONS_MAX: usize = 20;
 
 /// The figures of a run's steps. They are read page by page, so that others can read between.
-pub(super) async fn series(store: &Store, run: &RunPicture, query: SeriesQuery) -> Result<Series, StoreError> {
+pub(super) async fn series(
+    store: &Store,
+    kept: &Samplers,
+    run: &RunPicture,
+    query: SeriesQuery,
+) -> Result<Series, StoreError> {
     let SeriesQuery { run: name, steps, points } = query;
-    let (from, to) = (Step(*steps.start()), Step(*steps.end()));
-    let mut live = Sampler::new(from, to, points);
-    let mut after = Step(from.0.saturating_sub(1));
+    let (from, to) = (Step((*steps.start()).max(1)), Step(*steps.end()));
+    let (key, generation) = ((name.clone(), from, points), run.view.generation);
+    let mut live = kept.take(&key, generation, to, Sampler::new(from, to, points));
+    let mut after = live.through().unwrap_or(Step(from.0 - 1));
     'pages: loop {
         let records = store.read_records(&name, after, PAGE_MAX).await?;
         let Some(last) = records.last() else { break };
@@ -34,6 +41,7 @@ pub(super) async fn series(store: &Store, run: &RunPicture, query: SeriesQuery) 
             }
         }
     }
+    kept.keep(key, generation, live.clone());
     let mut rolled_back: Vec<(Generation, Sampler)> = Vec::new();
     let mut behind = None;
     loop {

@@ -10,7 +10,7 @@ mod series;
 mod sweep;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use domain::ids::RunName;
 use domain::picture::{Picture, RunPicture, SweepPicture};
 use std::sync::Arc;
@@ -40,7 +40,9 @@ pub(crate) fn router() -> Router<App> {
         .route("/api/v1/sweeps/{name}/resume", post(act::resume_sweep))
         .route("/api/openapi.json", get(docs::openapi))
         .route("/api/docs", get(docs::page))
-        .route("/api/{*rest}", get(nothing).post(nothing))
+        .route("/api", any(nothing))
+        .route("/api/", any(nothing))
+        .route("/api/{*rest}", any(nothing))
 }
 
 async fn nothing() -> Failure {

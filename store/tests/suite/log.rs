@@ -1,7 +1,7 @@
 //! Log lines and data facts.
 
 use domain::view::DataFacts;
-use store::{LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogLine, NewLogLine, PAGE_MAX, Store};
+use store::{LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogFilter, LogLine, LogPage, NewLogLine, PAGE_MAX, Store};
 
 use crate::fixtures::run;
 
@@ -43,4 +43,37 @@ async fn the_last_facts_count_and_outlive_the_process() {
     let (store, _) = Store::open(folder.path()).unwrap();
     assert_eq!(store.data_facts(&run("a")).await.unwrap(), Some(facts));
     assert_eq!(store.data_facts(&run("b")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn lines_are_found_by_text_and_source_from_either_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(folder.path()).unwrap();
+    let line = |i: u64| NewLogLine {
+        at_ms: i,
+        source: if i % 2 == 0 { "coordinator" } else { "0000002a" }.to_owned(),
+        level: "info".to_owned(),
+        text: format!("Line {i} of 100%_"),
+    };
+    store.append_log(&run("a"), (1..=20).map(line).collect()).await.unwrap();
+    let filter = |text: Option<&str>, source: Option<&str>| LogFilter {
+        text: text.map(str::to_owned),
+        source: source.map(str::to_owned),
+    };
+    let all = filter(None, None);
+    for (at, limit, filter, expected) in [
+        (LogPage::After(0), 3, all.clone(), vec![1, 2, 3]),
+        (LogPage::After(19), 3, all.clone(), vec![20]),
+        (LogPage::Newest, 3, all.clone(), vec![18, 19, 20]),
+        (LogPage::Before(18), 2, all.clone(), vec![16, 17]),
+        (LogPage::Before(1), 2, all.clone(), vec![]),
+        (LogPage::After(u64::MAX), 2, all, vec![]),
+        (LogPage::After(0), 99, filter(Some("LINE 1"), None), vec![1, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),
+        (LogPage::Newest, 2, filter(Some("line 1"), Some("coordinator")), vec![16, 18]),
+        (LogPage::After(0), 99, filter(Some("7 of 100%_"), None), vec![7, 17]),
+        (LogPage::After(0), 99, filter(Some("%"), Some("nobody")), vec![]),
+    ] {
+        let lines = store.search_log(&run("a"), at, limit, filter.clone()).await.unwrap();
+        assert_eq!(lines.iter().map(|l| l.sequence).collect::<Vec<_>>(), expected, "{at:?} {filter:?}");
+    }
 }

@@ -67,6 +67,15 @@ impl Model {
         goodput
     }
 
+    /// Steps from 2 to 7 that were rolled back, by generation and step.
+    fn rolled_back(&self) -> Vec<Record> {
+        let mut back: Vec<&Record> =
+            self.records.values().filter(|(_, live)| !live).map(|(record, _)| record).collect();
+        back.retain(|record| matches!(record, Record::Step(r) if (2..=7).contains(&r.step.0)));
+        back.sort_by_key(|record| (generation(record), record.position().step));
+        back.into_iter().map(without_reads).collect()
+    }
+
     fn ledger(&self) -> Vec<LedgerStep> {
         let line = |(record, live): &(Record, bool)| match record {
             Record::Step(r) => {
@@ -110,6 +119,18 @@ async fn read_evals(store: &Store, run: &RunName, limit: usize) -> Vec<Record> {
             return evals;
         }
         evals.extend(page.into_iter().map(Record::Eval));
+    }
+}
+
+/// Steps from 2 to 7 that were rolled back, read in pages.
+async fn read_rolled_back(store: &Store, run: &RunName, limit: usize) -> Vec<Record> {
+    let (mut steps, mut behind) = (Vec::new(), None);
+    loop {
+        let page = store.read_rolled_back(run, Step(2), Step(7), behind, limit).await.unwrap();
+        let Some(last) = page.last() else { return steps };
+        assert!(page.len() <= limit);
+        behind = Some((last.generation, last.step));
+        steps.extend(page.into_iter().map(Record::Step));
     }
 }
 
@@ -181,6 +202,7 @@ fn the_store_agrees_with_the_model() {
             prop_assert!((effort.worker_seconds - seconds).abs() < 1e-9 * (1.0 + seconds));
             prop_assert_eq!((effort.steps, efforts.len()), (steps, usize::from(steps > 0)));
             prop_assert_eq!(runtime.block_on(store.goodput(&run)).unwrap(), model.goodput());
+            prop_assert_eq!(runtime.block_on(read_rolled_back(&store, &run, limit)), model.rolled_back());
             prop_assert_eq!(runtime.block_on(read_ledger(&store, &run, limit)), model.ledger());
         }
     });
