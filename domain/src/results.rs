@@ -300,6 +300,7 @@ pub fn saved(spec: &SweepSpec, courses: impl Iterator<Item = Course>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::scheduler::StopReason;
     use crate::spec::EvalMetric;
     use crate::spec::file::sweep::read;
 
@@ -379,6 +380,41 @@ mod tests {
         let (configurations, facts) = facts(9, 9);
         assert_eq!(importances(&spec, &configurations, &facts), Importances::TooFew { have: 9, need: 10 });
         assert_eq!(importances(&spec, &configurations, &[]), Importances::TooFew { have: 0, need: 10 });
+    }
+
+    #[test]
+    fn a_rung_counts_what_became_of_those_that_reached_it() {
+        let reason = || StopReason::SweepEnded { budget: 1 };
+        let rested = |trial, budget, decision| Fact::Rested { trial, budget, losses: Vec::new(), decision };
+        let facts = [
+            rested(0, 1, Decision::Pause),
+            rested(1, 1, Decision::Stop(reason())),
+            rested(2, 1, Decision::Pause),
+            rested(3, 1, Decision::Continue { target: 3 }),
+            Fact::Resumed { trial: 0, target: 3 },
+            rested(3, 3, Decision::Complete),
+            rested(0, 3, Decision::Pause),
+            Fact::Ended { trial: 2, reason: reason() },
+        ];
+        let rung = |budget, reached, promoted, stopped| Rung { budget, reached, promoted, stopped };
+        assert_eq!(rungs(&facts), [rung(1, 4, 2, 2), rung(3, 2, 1, 0)]);
+        assert_eq!(rungs(&[]), []);
+    }
+
+    #[test]
+    fn the_best_comes_first_and_what_is_no_number_last() {
+        let accuracy = Objective::natural(EvalMetric::EvalAccuracy);
+        let standing = |number, value, budget| Standing { value, budget, number };
+        let mut trials = [
+            standing(0, None, 9),
+            standing(1, Some(0.5), 3),
+            standing(2, Some(f64::NAN), 9),
+            standing(3, Some(0.9), 3),
+            standing(4, Some(0.9), 9),
+            standing(5, Some(0.5), 3),
+        ];
+        trials.sort_by(|a, b| best_first(Some(&accuracy), *a, *b));
+        assert_eq!(trials.map(|trial| trial.number), [4, 3, 1, 5, 0, 2]);
     }
 
     #[test]

@@ -56,24 +56,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
-    pub const ALL: [Kind; 14] = [
-        Kind::CoordinatorRestarted,
-        Kind::Submitted,
-        Kind::WorkerJoined,
-        Kind::WorkerLost,
-        Kind::GroupFormed,
-        Kind::GroupBroken,
-        Kind::RolledBack,
-        Kind::CheckpointCommitted,
-        Kind::CheckpointFailed,
-        Kind::StopRequested,
-        Kind::Resumed,
-        Kind::Completed,
-        Kind::Stopped,
-        Kind::Failed,
-    ];
-
     /// As tools read it.
     pub fn name(self) -> &'static str {
         match self {
@@ -179,3 +161,31 @@ pub fn without_echoes(moments: &mut Vec<Moment>) {
 
 /// How far back an echo is looked for.
 const ECHOES_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::LossCause;
+    use crate::ids::TrialId;
+
+    #[test]
+    fn what_all_members_tell_is_told_once() {
+        let trial: TrialId = "a/0".parse().unwrap();
+        let broken = |generation, worker| Event::Broken {
+            trial: trial.clone(),
+            generation: Generation(generation),
+            worker: WorkerId(worker),
+            cause: "a peer closed".to_owned(),
+        };
+        let lost = |worker| Event::Lost { worker: WorkerId(worker), cause: LossCause::Left };
+        let events = [broken(1, 1), broken(1, 2), lost(3), lost(4), broken(2, 1), Event::Alive { worker: WorkerId(1) }];
+        let told = (1..).zip(&events).filter_map(|(sequence, event)| moment(sequence, Time(7), event));
+        let mut moments: Vec<Moment> = told.collect();
+        without_echoes(&mut moments);
+        let shown: Vec<(u64, Kind)> = moments.iter().map(|moment| (moment.sequence, moment.kind)).collect();
+        use Kind::{GroupBroken, WorkerLost};
+        assert_eq!(shown, [(1, GroupBroken), (3, WorkerLost), (4, WorkerLost), (5, GroupBroken)]);
+        assert_eq!(moments[0].text, "generation 1 broke: a peer closed");
+        assert_eq!(moments[1].text, "worker 00000003 is gone: it left");
+    }
+}
