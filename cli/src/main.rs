@@ -73,6 +73,7 @@ fn log_to_stderr(verb: &Verb) {
         | Verb::Audit(_)
         | Verb::Verify(_)
         | Verb::Validate(_)
+        | Verb::Schema(_)
         | Verb::Completions(_) => "off",
     };
     let filter = EnvFilter::builder().with_default_directive(default.parse().expect("a level is a directive"));

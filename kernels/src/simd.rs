@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use pulp::Arch;
 
 /// The environment variable that asks for less than the machine has: `scalar`, or `avx2` on one with AVX-512. Results do not
-/// depend on it; that they do not can be seen with it.
+/// depend on it; that they do not can be seen with it. With `avx512bf16`, products of `bf16` values are made by the
+/// instruction for them also where it is slow, which changes their last bits.
 pub const VARIABLE: &str = "PHALANX_SIMD";
 
 /// The vector instructions that are used in this process.
@@ -17,6 +18,23 @@ pub(crate) fn arch() -> Arch {
         Ok("avx2") => pulp::x86::V3::try_new().map_or(Arch::Scalar, Arch::V3),
         _ => Arch::new(),
     })
+}
+
+/// Whether products of `bf16` values are to be made by AVX512-BF16, if the machine has it. AMD's processors make twice as many
+/// products with it as in `f32`; Intel's, which have AMX for this, make half as many (1.35 against 5.5 instructions in a
+/// nanosecond on Sapphire Rapids).
+pub(crate) fn wants_bf16_instruction() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return matches!(arch(), Arch::V4(_)) && (std::env::var(VARIABLE).as_deref() == Ok("avx512bf16") || is_amd());
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Whether AMD made the processor.
+#[cfg(target_arch = "x86_64")]
+fn is_amd() -> bool {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
 }
 
 /// What [`arch`] found, as people call it.

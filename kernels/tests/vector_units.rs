@@ -1,12 +1,15 @@
 //! The same bits on every vector unit: the results of this machine's against those of scalar code, in another process.
 
+#![expect(clippy::unwrap_used, reason = "a process that shows no results has failed")]
+
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use kernels::activation::{self, Activation};
 use kernels::attention::{self, Gradients, Heads, HeadsMut, Mask, Sizes};
 use kernels::conv::{self, Conv};
 use kernels::fresh::Write;
-use kernels::gemm::Precision;
+use kernels::gemm::{self, Precision};
 use kernels::linear::{self, Layer, Order};
 use kernels::{batch_norm, cross_entropy, dropout, norm, optimizer, simd};
 
@@ -14,6 +17,7 @@ use kernels::{batch_norm, cross_entropy, dropout, norm, optimizer, simd};
 const SHOW: &str = "SHOW_RESULTS";
 
 const MARK: &str = "results ";
+const SEPARATOR: &str = "; ";
 
 fn values(seed: usize, len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
@@ -35,6 +39,10 @@ fn results() -> Vec<(&'static str, u64)> {
     let y = linear::forward(&x, inputs, &layers, Precision::F32);
     note("linear", &y);
     note("linear, backward", &linear::backward_input(&y, inputs, &layers, Precision::F32));
+    // The instruction for products of bf16 values has roundings of its own.
+    if !gemm::is_bf16_instruction() {
+        note("linear, bf16", &linear::forward(&x, inputs, &layers, Precision::Bf16));
+    }
 
     for kind in [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Tanh, Activation::Relu] {
         note("activation", &activation::forward(kind, &x));
@@ -50,7 +58,10 @@ fn results() -> Vec<(&'static str, u64)> {
 
     for (tokens, dropout) in [(71, None), (5, Some(attention::Dropout { probability: 0.1, key: 3 }))] {
         let mask = Mask { causal: true, dropout, ..Mask::default() };
-        attended(tokens, mask).iter().for_each(|values| note("attention", values));
+        attended(tokens, mask, Precision::F32).iter().for_each(|values| note("attention", values));
+        if !gemm::is_bf16_instruction() {
+            attended(tokens, mask, Precision::Bf16).iter().for_each(|values| note("attention, bf16", values));
+        }
     }
 
     let (loss, gradient, _) = cross_entropy::forward_backward(x.clone(), inputs, &[3; 53], None, 0.1, 0.5);
@@ -99,12 +110,12 @@ fn results() -> Vec<(&'static str, u64)> {
 }
 
 /// Output, and gradients of queries, keys and values.
-fn attended(tokens: usize, mask: Mask<'_>) -> [Vec<f32>; 4] {
+fn attended(tokens: usize, mask: Mask<'_>, precision: Precision) -> [Vec<f32>; 4] {
     let sizes = Sizes { samples: 2, queries: tokens, keys: tokens, heads: 3, head_dim: 20 };
     let width = sizes.heads * sizes.head_dim;
     let qkv = values(6, 2 * tokens * 3 * width);
     let [q, k, v] = Heads::thirds(&qkv, tokens, width);
-    let seen = attention::forward(sizes, 0.2, q, k, v, mask, Precision::F32);
+    let seen = attention::forward(sizes, 0.2, q, k, v, mask, precision);
     let gradient = values(7, seen.out.len());
     let [mut of_q, mut of_k, mut of_v] = [(); 3].map(|()| vec![std::mem::MaybeUninit::uninit(); gradient.len()]);
     let into = Gradients {
@@ -114,7 +125,7 @@ fn attended(tokens: usize, mask: Mask<'_>) -> [Vec<f32>; 4] {
         bias: None,
     };
     let saved = (&seen.out[..], &seen.log_sums[..]);
-    attention::backward(sizes, 0.2, q, k, v, mask, saved, &gradient, into, Precision::F32);
+    attention::backward(sizes, 0.2, q, k, v, mask, saved, &gradient, into, precision);
     // SAFETY: the backward pass writes every element.
     let written =
         |values: Vec<std::mem::MaybeUninit<f32>>| values.into_iter().map(|v| unsafe { v.assume_init() }).collect();
@@ -123,18 +134,45 @@ fn attended(tokens: usize, mask: Mask<'_>) -> [Vec<f32>; 4] {
 
 #[test]
 fn results_do_not_depend_on_the_vector_unit() {
-    let here = results();
+    let here = numbered(results());
     if std::env::var_os(SHOW).is_some() {
-        assert_eq!(simd::name(), "scalar");
+        let shown: Vec<String> = here.iter().map(|(what, digest)| format!("{what} {digest}")).collect();
+        let shown = format!("{MARK}{}{SEPARATOR}{}\n", simd::name(), shown.join(SEPARATOR));
         // The harness swallows what goes through its own printing.
-        let shown = format!("{MARK}{here:?}\n");
         std::io::Write::write_all(&mut std::io::stderr(), shown.as_bytes()).unwrap();
         return;
     }
+    for (wanted, units) in [("scalar", &["scalar"][..]), ("avx2", &["AVX2", "NEON", "scalar"])] {
+        let (unit, there) = of_process(wanted);
+        assert!(units.contains(&unit.as_str()), "asked for {wanted}, it used {unit}");
+        // Here those of bf16 are missing if an instruction makes them; without it there are all of them.
+        for (what, digest) in &here {
+            assert_eq!(there.get(what), Some(digest), "{what}: {} and {unit}", simd::name());
+        }
+        assert!(there.keys().any(|what| what.contains("bf16")), "{unit}");
+    }
+}
+
+/// Results by what they are of, and a number.
+fn numbered(results: Vec<(&'static str, u64)>) -> BTreeMap<String, String> {
+    let mut seen = BTreeMap::new();
+    let mut number = |what: &'static str| {
+        let count = seen.entry(what).or_insert(0);
+        *count += 1;
+        format!("{what} {count}")
+    };
+    results.into_iter().map(|(what, digest)| (number(what), digest.to_string())).collect()
+}
+
+/// Which vector unit a process uses that was asked for `wanted`, and its results.
+fn of_process(wanted: &str) -> (String, BTreeMap<String, String>) {
     let mut other = Command::new(std::env::current_exe().unwrap());
     other.args(["results_do_not_depend_on_the_vector_unit", "--exact", "--nocapture"]);
-    let output = other.env(SHOW, "1").env(simd::VARIABLE, "scalar").output().unwrap();
+    let output = other.env(SHOW, "1").env(simd::VARIABLE, wanted).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    let shown = text.lines().find_map(|line| line.strip_prefix(MARK)).expect("the other process shows its results");
-    assert_eq!(shown, format!("{here:?}"), "{} and scalar code", simd::name());
+    let shown = text.lines().find_map(|line| line.strip_prefix(MARK));
+    let shown = shown.unwrap_or_else(|| panic!("with {wanted} there are no results: {text}"));
+    let (unit, results) = shown.split_once(SEPARATOR).unwrap();
+    let pair = |one: &str| one.rsplit_once(' ').map(|(what, digest)| (what.to_owned(), digest.to_owned()));
+    (unit.to_owned(), results.split(SEPARATOR).map(|one| pair(one).unwrap()).collect())
 }

@@ -14,8 +14,8 @@ pub(crate) use self::sweep::{
 };
 pub(crate) use self::verbs::{
     AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, CompletionsArgs,
-    CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, ResumeArgs, StatusArgs,
-    StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
+    CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, ResumeArgs, SchemaArgs,
+    SchemaOf, StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
 };
 
 const EXIT_CODES: &str = "\
@@ -78,6 +78,8 @@ pub(crate) enum Verb {
     Verify(VerifyArgs),
     /// Check job files and report everything that is wrong with them
     Validate(ValidateArgs),
+    /// Print the JSON Schema of job files or sweep files, for editors
+    Schema(SchemaArgs),
     /// Serve as the coordinator of a cluster
     Coordinator(CoordinatorServiceArgs),
     /// Serve a coordinator as a worker

@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Subcommand, value_parser};
+use clap::{Args, Subcommand, ValueEnum, value_parser};
 use domain::ids::RunName;
 use domain::spec::file::{STEPS_MAX, WORKERS_MAX};
 use worker::ProfiledSteps;
@@ -204,6 +204,22 @@ pub(crate) struct ValidateArgs {
     /// Print each complete specification as a line of JSON, in the form that coordinators take
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {
+    /// Of which files
+    #[arg(value_enum)]
+    pub(crate) of: SchemaOf,
+}
+
+/// Files that people write.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// Job files
+    Job,
+    /// Sweep files
+    Sweep,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod logs;
 mod plan;
 mod replay;
 mod resume;
+mod schema;
 mod status;
 mod stop;
 mod sweep;
@@ -39,6 +40,7 @@ pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
         Verb::Audit(args) => audit::run(args).await,
         Verb::Verify(args) => verify::run(args).await,
         Verb::Validate(args) => validate::run(&args),
+        Verb::Schema(args) => schema::run(&args),
         Verb::Coordinator(args) => coordinator::run(args).await,
         Verb::Worker(args) => worker::run(args).await,
         Verb::Completions(args) => completions::run(&args),

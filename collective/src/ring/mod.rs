@@ -77,7 +77,7 @@ pub use listener::Listener;
 /// Most bytes of one frame of bulk data, and of one slot of shared memory: large enough that headers, system calls and
 /// waking do not count, small enough that adding one chunk overlaps with receiving the next, and that the chunks under way
 /// are still in the cache when they are added and when their sum comes back.
-pub const CHUNK_BYTES: usize = 128 << 10;
+pub const CHUNK_BYTES: usize = 256 << 10;
 
 /// Elements of a chunk.
 const CHUNK_ELEMENTS: usize = CHUNK_BYTES / size_of::<f32>();

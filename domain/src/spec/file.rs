@@ -4,8 +4,11 @@
 //! that is no YAML at all stops there. [`section`] reads typed values out of the tree and collects what is wrong. The
 //! functions below say which keys there are, what they default to and how they must fit together.
 
+mod describe;
+mod keys;
 mod node;
 mod problem;
+pub mod schema;
 mod section;
 pub mod sweep;
 #[cfg(test)]
@@ -63,7 +66,7 @@ pub fn read(text: &str, file: &str, base: &Path) -> Result<JobSpec, Problems> {
             None
         }
     };
-    match (spec, problems.into_problems(file)) {
+    match (spec, problems.into_problems(file, text)) {
         (Some(spec), None) => Ok(spec),
         (_, Some(problems)) => Err(problems),
         (None, None) => unreachable!("a value is missing only after a problem was reported"),
@@ -74,7 +77,7 @@ pub fn read(text: &str, file: &str, base: &Path) -> Result<JobSpec, Problems> {
 pub(super) fn read_json(tree: &serde_json::Value, base: &Path) -> Result<JobSpec, String> {
     let (root, problems) = (Node::from_json(tree), Collector::default());
     let spec = Section::root(&root, &problems).and_then(|job| read_job(&job, base));
-    match (spec, problems.into_problems("")) {
+    match (spec, problems.into_problems("", "")) {
         (Some(spec), None) => Ok(spec),
         (_, Some(problems)) => Err(problems.list().iter().map(Problem::on_one_line).collect::<Vec<_>>().join("; ")),
         (None, None) => unreachable!("a value is missing only after a problem was reported"),

@@ -31,6 +31,13 @@ pub(crate) fn columns() -> usize {
     }
 }
 
+/// Terms after which another line of the next panel is asked for: what is packed lies in the last cache, from which it comes
+/// more slowly than it is used.
+const AHEAD: usize = 4;
+
+/// Values in a line of the cache.
+const LINE: usize = 16;
+
 /// Most elements of a tile in registers.
 const TILE_MAX: usize = 14 * 32;
 
@@ -103,12 +110,14 @@ impl Tile<'_> {
                         Rows { start, row: 1, last: R - 1, term: stride, pairs }
                     }
                 };
+                let next = panel.as_ptr().wrapping_add(width * terms + row / R * (terms / AHEAD) * LINE);
+                let right = Panel { values: panel, next };
                 if tall == R && here == width {
-                    // SAFETY: the tile lies whole inside of the output; `left` and `panel` have `terms` terms.
-                    unsafe { kernel::<S, R, V>(simd, left, panel, terms, start, corner) };
+                    // SAFETY: the tile lies whole inside of the output; `left` and `right` have `terms` terms.
+                    unsafe { kernel::<S, R, V>(simd, left, right, terms, start, corner) };
                 } else {
                     // SAFETY: as above, for a tile of its own; then only what exists is copied.
-                    unsafe { partial::<S, R, V>(simd, left, panel, terms, start, corner, (tall, here)) };
+                    unsafe { partial::<S, R, V>(simd, left, right, terms, start, corner, (tall, here)) };
                 }
             }
         }
@@ -129,6 +138,14 @@ struct Rows<'a> {
     pairs: bool,
 }
 
+/// Columns of the right operand that a tile needs.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    values: &'a [f32],
+    /// From where the next panel is fetched meanwhile.
+    next: *const f32,
+}
+
 /// A tile that reaches over the edge of the output.
 ///
 /// # Safety
@@ -137,7 +154,7 @@ struct Rows<'a> {
 unsafe fn partial<S: Simd, const R: usize, const V: usize>(
     simd: S,
     left: Rows<'_>,
-    right: &[f32],
+    right: Panel<'_>,
     terms: usize,
     start: Start<'_>,
     corner: Corner,
@@ -182,14 +199,14 @@ unsafe fn partial<S: Simd, const R: usize, const V: usize>(
 unsafe fn kernel<S: Simd, const R: usize, const V: usize>(
     simd: S,
     left: Rows<'_>,
-    right: &[f32],
+    right: Panel<'_>,
     terms: usize,
     start: Start<'_>,
     corner: Corner,
 ) {
     let lanes = S::F32_LANES;
     debug_assert!(terms == 0 || left.last * left.row + (terms - 1) * left.term < left.start.len());
-    debug_assert!(right.len() >= terms * V * lanes);
+    debug_assert!(right.values.len() >= terms * V * lanes);
     let at = |row: usize, vector: usize| {
         // SAFETY: inside of the corner, as the caller promises.
         unsafe { corner.start.add(row * corner.stride + vector * lanes) }
@@ -198,10 +215,11 @@ unsafe fn kernel<S: Simd, const R: usize, const V: usize>(
         prefetch(at(row, 0));
         prefetch(at(row, V).wrapping_sub(1));
     }
+    let mut next = right.next;
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     // SAFETY: all reads below stay inside of the operands: the assertions above hold by the caller's promise.
     unsafe {
-        let mut b = right.as_ptr();
+        let mut b = right.values.as_ptr();
         if left.pairs {
             // Only asked for where the instruction is, and there tiles have its size. Sums whose address is known to others would
             // not stay in registers below.
@@ -215,16 +233,24 @@ unsafe fn kernel<S: Simd, const R: usize, const V: usize>(
         } else if left.term == 1 {
             let rows: [*const f32; R] =
                 std::array::from_fn(|row| left.start.as_ptr().add(row.min(left.last) * left.row));
-            for k in 0..terms {
-                term::<S, R, V>(simd, &mut sums, |row| *rows[row].add(k), b);
-                b = b.add(V * lanes);
+            for first in (0..terms).step_by(AHEAD) {
+                fetch(next);
+                next = next.wrapping_add(LINE);
+                for k in first..terms.min(first + AHEAD) {
+                    term::<S, R, V>(simd, &mut sums, |row| *rows[row].add(k), b);
+                    b = b.add(V * lanes);
+                }
             }
         } else {
             let mut a = left.start.as_ptr();
-            for _ in 0..terms {
-                term::<S, R, V>(simd, &mut sums, |row| *a.add(row), b);
-                a = a.wrapping_add(left.term);
-                b = b.add(V * lanes);
+            for first in (0..terms).step_by(AHEAD) {
+                fetch(next);
+                next = next.wrapping_add(LINE);
+                for _ in first..terms.min(first + AHEAD) {
+                    term::<S, R, V>(simd, &mut sums, |row| *a.add(row), b);
+                    a = a.wrapping_add(left.term);
+                    b = b.add(V * lanes);
+                }
             }
         }
     }
@@ -276,6 +302,18 @@ fn prefetch(place: *const f32) {
     // SAFETY: a prefetch reads nothing, and its instruction belongs to every x86-64 processor.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+/// Asks for the cache line of `place` in the second cache.
+#[inline(always)]
+fn fetch(place: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `prefetch`.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(place.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;

@@ -18,6 +18,7 @@ mod tests;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+pub use bf16::is_instruction as is_bf16_instruction;
 pub(crate) use matrix::Corner;
 pub use matrix::{Matrix, MatrixMut};
 
@@ -50,8 +51,8 @@ pub enum Precision {
     /// As they are.
     #[default]
     F32,
-    /// Rounded to `bf16`, to nearest, ties to even. By the processor's instruction for such products where it has one,
-    /// whose roundings differ from those in `f32`.
+    /// Rounded to `bf16`, to nearest, ties to even. By the processor's instruction for such products where it has a fast one,
+    /// whose roundings differ from those in `f32`: see [`is_bf16_instruction`].
     Bf16,
 }
 

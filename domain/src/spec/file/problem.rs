@@ -20,7 +20,15 @@ pub struct Problem {
     pub message: String,
     /// A way out.
     pub hint: Option<String>,
+    /// The line of the file.
+    pub source: String,
 }
+
+/// The most characters of a line that are shown.
+const SHOWN_MAX: usize = 100;
+
+/// The most characters of a line that are kept.
+const SOURCE_MAX: usize = 4096;
 
 impl Problem {
     /// The problem on one line, with a way out but without its place.
@@ -39,8 +47,19 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem { file, line, column, hint, .. } = self;
+        let Problem { file, line, column, hint, source, .. } = self;
         write!(f, "{file}:{line}:{column}: {}", self.brief())?;
+        // What is missing in the whole file stands nowhere.
+        if !source.trim().is_empty() && (self.value.is_some() || *column > 1 || *line > 1) {
+            // A long line is shown from a little before the place on.
+            let first = usize::try_from(column.saturating_sub(1)).unwrap_or(0);
+            let from = if first < SHOWN_MAX / 2 { 0 } else { first - 20 };
+            // One character for one, so that the mark stands where it should.
+            let plain = |c: char| if c == '\t' { ' ' } else { c };
+            let shown: String = source.chars().skip(from).take(SHOWN_MAX).map(plain).collect();
+            let gap = " ".repeat(line.to_string().len());
+            write!(f, "\n  {line} | {shown}\n  {gap} | {}^", " ".repeat(first - from))?;
+        }
         if let Some(hint) = hint {
             write!(f, "\n  hint: {hint}")?;
         }
@@ -57,11 +76,16 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// `None` if there are none.
-    pub(super) fn new(mut all: Vec<Problem>) -> Option<Self> {
+    /// `None` if there are none. `text` is what the file says.
+    pub(super) fn new(mut all: Vec<Problem>, text: &str) -> Option<Self> {
         all.sort_by_key(|problem| (problem.line, problem.column));
         let unlisted = all.len().saturating_sub(PROBLEMS_MAX);
         all.truncate(PROBLEMS_MAX);
+        for problem in &mut all {
+            let line = usize::try_from(problem.line.saturating_sub(1)).ok().and_then(|line| text.lines().nth(line));
+            // A line may be as long as the file.
+            problem.source = line.map(|line| line.chars().take(SOURCE_MAX).collect()).unwrap_or_default();
+        }
         (!all.is_empty()).then_some(Self { listed: all, unlisted })
     }
 

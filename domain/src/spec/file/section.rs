@@ -7,6 +7,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use serde_json::json;
+
+use super::describe::{Description, join};
 use super::node::{Entry, Kind, Node, Position, shortened};
 use super::problem::{Problem, Problems};
 use crate::search::Value as Scalar;
@@ -31,14 +34,33 @@ impl Finding {
 
 /// What was found wrong so far.
 #[derive(Debug, Default)]
-pub(super) struct Collector(RefCell<Vec<Finding>>);
+pub(super) struct Collector {
+    findings: RefCell<Vec<Finding>>,
+    /// Set where nothing is read, but noted what would be.
+    description: Option<Description>,
+}
+
+/// What stands everywhere in a file that is described.
+pub(super) static NOTHING: Node = Node { at: Position::START, kind: Kind::Null };
 
 impl Collector {
-    pub(super) fn push(&self, finding: Finding) {
-        self.0.borrow_mut().push(finding);
+    /// One that notes what readers ask for.
+    pub(super) fn describing(description: Description) -> Self {
+        Self { description: Some(description), ..Self::default() }
     }
 
-    pub(super) fn into_problems(self, file: &str) -> Option<Problems> {
+    pub(super) fn into_description(self) -> Description {
+        self.description.unwrap_or_default()
+    }
+
+    pub(super) fn push(&self, finding: Finding) {
+        if self.description.is_none() {
+            self.findings.borrow_mut().push(finding);
+        }
+    }
+
+    /// What was found in `file`, which says `text`.
+    pub(super) fn into_problems(self, file: &str, text: &str) -> Option<Problems> {
         let named = |Finding { at, key, value, message, hint }| Problem {
             file: file.to_owned(),
             line: at.line,
@@ -47,8 +69,9 @@ impl Collector {
             value,
             message,
             hint,
+            source: String::new(),
         };
-        Problems::new(self.0.into_inner().into_iter().map(named).collect())
+        Problems::new(self.findings.into_inner().into_iter().map(named).collect(), text)
     }
 }
 
@@ -64,14 +87,19 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// The whole file; an empty one is a map without keys.
     pub(super) fn root(node: &'a Node, problems: &'a Collector) -> Option<Self> {
-        let section = Value { path: String::new(), node, problems }.section()?;
+        let section = Value { path: String::new(), node, problems, may_be_absent: false }.section()?;
         // What the whole file lacks is reported at its beginning, wherever its first key stands.
         Some(Self { at: Position::START, ..section })
     }
 
+    /// The whole file, where it is described.
+    pub(super) fn described(problems: &'a Collector) -> Option<Self> {
+        Self::root(&NOTHING, problems)
+    }
+
     /// A map that stands at `path` in another file.
     pub(super) fn inside(path: &str, node: &'a Node, problems: &'a Collector) -> Option<Self> {
-        Value { path: path.to_owned(), node, problems }.section()
+        Value { path: path.to_owned(), node, problems, may_be_absent: false }.section()
     }
 
     /// Makes keys known that no one asks for by name.
@@ -81,12 +109,15 @@ impl<'a> Section<'a> {
 
     /// Reads every value of a map whose keys are names of the user's. A name that stands twice is reported.
     pub(super) fn each<T>(&self, read: impl Fn(&'a str, &Value<'a>) -> Option<T>) -> Option<Vec<T>> {
+        if self.problems.description.is_some() {
+            return self.value("*", false).and_then(|value| read("*", &value)).map(|one| vec![one]);
+        }
         let mut seen = BTreeSet::new();
         let mut all = Some(Vec::new());
         for Entry { key, key_at, value } in self.entries {
             let path = self.path_of(key);
             let one = if seen.insert(key) {
-                read(key, &Value { path, node: value, problems: self.problems })
+                read(key, &Value { path, node: value, problems: self.problems, may_be_absent: false })
             } else {
                 let message = "stands here a second time".to_owned();
                 self.problems.push(Finding { at: *key_at, key: path, value: None, message, hint: None });
@@ -102,7 +133,7 @@ impl<'a> Section<'a> {
 
     /// The value of a key that must be there.
     pub(super) fn required<T>(&self, name: &'static str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<T> {
-        match self.value(name) {
+        match self.value(name, true) {
             Some(value) => read(&value),
             None => self.problem(name, "is required", None),
         }
@@ -115,7 +146,7 @@ impl<'a> Section<'a> {
         default: T,
         read: impl FnOnce(&Value<'a>) -> Option<T>,
     ) -> Option<T> {
-        self.value(name).map_or(Some(default), |value| read(&value))
+        self.value(name, false).map_or(Some(default), |value| read(&value))
     }
 
     /// The value of a key that may be absent or null.
@@ -124,7 +155,11 @@ impl<'a> Section<'a> {
         name: &'static str,
         read: impl FnOnce(&Value<'a>) -> Option<T>,
     ) -> Option<Option<T>> {
-        match self.value(name) {
+        match self.value(name, false) {
+            Some(value) if value.description().is_some() => {
+                value.describe(&json!({"type": "null"}));
+                read(&value).map(Some)
+            }
             Some(value) if !matches!(value.node.kind, Kind::Null) => read(&value).map(Some),
             _ => Some(None),
         }
@@ -132,7 +167,7 @@ impl<'a> Section<'a> {
 
     /// The section under a key; one without keys where it is absent or, its problem reported, no section.
     pub(super) fn section_or_empty(&self, name: &'static str) -> Section<'a> {
-        self.value(name).and_then(|value| value.section()).unwrap_or_else(|| Section {
+        self.value(name, false).and_then(|value| value.section()).unwrap_or_else(|| Section {
             path: self.path_of(name),
             at: self.at,
             entries: &[],
@@ -143,6 +178,9 @@ impl<'a> Section<'a> {
 
     /// Whether the key is there.
     pub(super) fn has(&self, name: &str) -> bool {
+        if let Some(description) = &self.problems.description {
+            return description.has(&self.path, name);
+        }
         self.entries.iter().any(|entry| entry.key == name)
     }
 
@@ -154,7 +192,10 @@ impl<'a> Section<'a> {
 
     /// As [`Section::problem`], where nothing is read that could be missing.
     pub(super) fn report(&self, name: &'static str, message: impl Into<String>, hint: Option<String>) {
-        if let Some(value) = self.value(name) {
+        if self.problems.description.is_some() {
+            return;
+        }
+        if let Some(value) = self.value(name, false) {
             return value.report(message, hint);
         }
         let (at, key) = (self.at, self.path_of(name));
@@ -186,17 +227,28 @@ impl<'a> Section<'a> {
         is_clean
     }
 
-    fn value(&self, name: &'static str) -> Option<Value<'a>> {
+    /// The value of a key that is `is_required` or not, if it is there.
+    fn value(&self, name: &'static str, is_required: bool) -> Option<Value<'a>> {
+        if let Some(description) = &self.problems.description {
+            let is_there = description.key(&self.path, name, is_required);
+            let (path, problems) = (self.path_of(name), self.problems);
+            return is_there.then_some(Value { path, node: &NOTHING, problems, may_be_absent: !is_required });
+        }
         let mut known = self.known.borrow_mut();
         if !known.contains(&name) {
             known.push(name);
         }
         let entry = self.entries.iter().find(|entry| entry.key == name)?;
-        Some(Value { path: self.path_of(name), node: &entry.value, problems: self.problems })
+        Some(Value {
+            path: self.path_of(name),
+            node: &entry.value,
+            problems: self.problems,
+            may_be_absent: !is_required,
+        })
     }
 
     fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        join(&self.path, name)
     }
 }
 
@@ -205,9 +257,19 @@ pub(super) struct Value<'a> {
     path: String,
     node: &'a Node,
     problems: &'a Collector,
+    may_be_absent: bool,
 }
 
 impl<'a> Value<'a> {
+    fn description(&self) -> Option<&'a Description> {
+        self.problems.description.as_ref()
+    }
+
+    /// Notes what this value may be, if that is what is wanted; whether it is.
+    fn describe(&self, schema: &serde_json::Value) -> bool {
+        self.description().map(|description| description.value(&self.path, schema)).is_some()
+    }
+
     /// Reports what is wrong with this value.
     pub(super) fn problem<T>(&self, message: impl Into<String>, hint: Option<String>) -> Option<T> {
         self.report(message, hint);
@@ -225,12 +287,16 @@ impl<'a> Value<'a> {
         });
     }
 
+    fn is_described_as(&self, kind: &str) -> bool {
+        self.description().is_some_and(|description| description.is_kind(&self.path, kind))
+    }
+
     pub(super) fn is_section(&self) -> bool {
-        matches!(self.node.kind, Kind::Map(_))
+        self.is_described_as("section") || matches!(self.node.kind, Kind::Map(_))
     }
 
     pub(super) fn is_list(&self) -> bool {
-        matches!(self.node.kind, Kind::List(_))
+        self.is_described_as("list") || matches!(self.node.kind, Kind::List(_))
     }
 
     /// The tree below.
@@ -239,15 +305,18 @@ impl<'a> Value<'a> {
     }
 
     pub(super) fn is_text(&self) -> bool {
-        matches!(self.node.kind, Kind::Text(_))
+        self.is_described_as("text") || matches!(self.node.kind, Kind::Text(_))
     }
 
     pub(super) fn is_number(&self) -> bool {
-        matches!(self.node.kind, Kind::Integer(_) | Kind::Number(_))
+        self.is_described_as("number") || matches!(self.node.kind, Kind::Integer(_) | Kind::Number(_))
     }
 
     /// A map. A key with nothing after it is one without keys, so that all its lines can be commented out.
     pub(super) fn section(&self) -> Option<Section<'a>> {
+        if let Some(description) = self.description() {
+            description.section(&self.path);
+        }
         let entries: &[Entry] = match &self.node.kind {
             Kind::Map(entries) => entries,
             Kind::Null => &[],
@@ -259,15 +328,27 @@ impl<'a> Value<'a> {
 
     /// A list whose elements `read` reads.
     pub(super) fn list<T>(&self, read: impl Fn(&Value<'a>) -> Option<T>) -> Option<Vec<T>> {
+        if self.describe(&json!({"type": "array"})) {
+            let (path, problems) = (format!("{}[]", self.path), self.problems);
+            return read(&Value { path, node: &NOTHING, problems, may_be_absent: false }).map(|one| vec![one]);
+        }
         let Kind::List(nodes) = &self.node.kind else {
             return self.problem("must be a list", None);
         };
-        let element = |(i, node)| Value { path: format!("{}[{i}]", self.path), node, problems: self.problems };
+        let element = |(i, node)| Value {
+            path: format!("{}[{i}]", self.path),
+            node,
+            problems: self.problems,
+            may_be_absent: false,
+        };
         let read_all: Vec<Option<T>> = nodes.iter().enumerate().map(element).map(|value| read(&value)).collect();
         read_all.into_iter().collect()
     }
 
     pub(super) fn text(&self) -> Option<&'a str> {
+        if self.describe(&json!({"type": "string"})) {
+            return None;
+        }
         match &self.node.kind {
             Kind::Text(text) => Some(text),
             Kind::Boolean(_) | Kind::Integer(_) | Kind::Number(_) => {
@@ -278,6 +359,9 @@ impl<'a> Value<'a> {
     }
 
     pub(super) fn boolean(&self) -> Option<bool> {
+        if self.describe(&json!({"type": "boolean"})) {
+            return None;
+        }
         match self.node.kind {
             Kind::Boolean(value) => Some(value),
             _ => self.problem("must be true or false", None),
@@ -287,6 +371,9 @@ impl<'a> Value<'a> {
     /// One of the words of `choices`.
     pub(super) fn choice<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        if let Some(description) = self.description() {
+            return Some(choices[description.word(&self.path, &words, self.may_be_absent)].1);
+        }
         let Kind::Text(text) = &self.node.kind else {
             return self.problem(must_be(&words), None);
         };
@@ -297,6 +384,9 @@ impl<'a> Value<'a> {
     }
 
     pub(super) fn integer(&self, allowed: RangeInclusive<u64>) -> Option<u64> {
+        if self.describe(&json!({"type": "integer", "minimum": allowed.start(), "maximum": allowed.end()})) {
+            return None;
+        }
         if let Kind::Integer(value) = self.node.kind
             && let Ok(value) = u64::try_from(value)
             && allowed.contains(&value)
@@ -308,6 +398,9 @@ impl<'a> Value<'a> {
 
     /// A whole number with a sign.
     pub(super) fn signed(&self) -> Option<i64> {
+        if self.describe(&json!({"type": "integer"})) {
+            return None;
+        }
         match self.node.kind {
             Kind::Integer(value) if i64::try_from(value).is_ok() => i64::try_from(value).ok(),
             _ => self.problem("must be a whole number", None),
@@ -316,6 +409,9 @@ impl<'a> Value<'a> {
 
     /// A single value of any kind.
     pub(super) fn scalar(&self) -> Option<Scalar> {
+        if self.describe(&json!({"type": ["number", "string", "boolean"]})) {
+            return None;
+        }
         match &self.node.kind {
             Kind::Boolean(value) => Some(Scalar::Boolean(*value)),
             Kind::Integer(_) => self.signed().map(Scalar::Integer),
@@ -332,6 +428,9 @@ impl<'a> Value<'a> {
     }
 
     pub(super) fn number(&self, allowed: Interval) -> Option<f64> {
+        if self.describe(&allowed.schema()) {
+            return None;
+        }
         let value = match self.node.kind {
             Kind::Integer(value) => value as f64,
             Kind::Number(value) => value,
@@ -387,15 +486,39 @@ pub(super) struct Interval {
     /// What follows "must be a number".
     condition: &'static str,
     contains: fn(f64) -> bool,
+    /// The same as keywords of JSON Schema.
+    bounds: &'static [(&'static str, i32)],
 }
 
 impl Interval {
-    pub(super) const ANY: Self = Self { condition: "", contains: |_| true };
-    pub(super) const POSITIVE: Self = Self { condition: " > 0", contains: |x| x > 0.0 };
-    pub(super) const NOT_NEGATIVE: Self = Self { condition: " >= 0", contains: |x| x >= 0.0 };
-    pub(super) const INSIDE_UNIT: Self = Self { condition: " > 0 and < 1", contains: |x| x > 0.0 && x < 1.0 };
-    pub(super) const UNIT_BELOW_ONE: Self = Self { condition: " >= 0 and < 1", contains: |x| (0.0..1.0).contains(&x) };
-    pub(super) const UNIT_ABOVE_ZERO: Self = Self { condition: " > 0 and <= 1", contains: |x| x > 0.0 && x <= 1.0 };
+    pub(super) const ANY: Self = Self { condition: "", contains: |_| true, bounds: &[] };
+    pub(super) const POSITIVE: Self =
+        Self { condition: " > 0", contains: |x| x > 0.0, bounds: &[("exclusiveMinimum", 0)] };
+    pub(super) const NOT_NEGATIVE: Self =
+        Self { condition: " >= 0", contains: |x| x >= 0.0, bounds: &[("minimum", 0)] };
+    pub(super) const INSIDE_UNIT: Self = Self {
+        condition: " > 0 and < 1",
+        contains: |x| x > 0.0 && x < 1.0,
+        bounds: &[("exclusiveMinimum", 0), ("exclusiveMaximum", 1)],
+    };
+    pub(super) const UNIT_BELOW_ONE: Self = Self {
+        condition: " >= 0 and < 1",
+        contains: |x| (0.0..1.0).contains(&x),
+        bounds: &[("minimum", 0), ("exclusiveMaximum", 1)],
+    };
+    pub(super) const UNIT_ABOVE_ZERO: Self = Self {
+        condition: " > 0 and <= 1",
+        contains: |x| x > 0.0 && x <= 1.0,
+        bounds: &[("exclusiveMinimum", 0), ("maximum", 1)],
+    };
+
+    fn schema(self) -> serde_json::Value {
+        let mut schema = json!({"type": "number"});
+        for (keyword, bound) in self.bounds {
+            schema[keyword] = (*bound).into();
+        }
+        schema
+    }
 }
 
 fn must_be(words: &[&str]) -> String {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::node::{self, Entry, Kind, Node};
-use super::section::{Collector, Section, Value, report_at};
+use super::section::{Collector, NOTHING, Section, Value, report_at};
 use super::{Problems, read_job, read_json, read_name, read_version};
 use crate::ids::RunName;
 use crate::search::{Configuration, Constraint, Parameter, Space};
@@ -41,11 +41,21 @@ pub fn read(
             None
         }
     };
-    match (spec, problems.into_problems(file), job_problems) {
+    match (spec, problems.into_problems(file, text), job_problems) {
         (Some(spec), None, None) => Ok(spec),
         (_, Some(problems), Some(of_job)) => Err(problems.followed_by(of_job)),
         (_, Some(problems), None) | (_, None, Some(problems)) => Err(problems),
         (None, None, None) => unreachable!("a value is missing only after a problem was reported"),
+    }
+}
+
+/// Lets a collector that describes note what a sweep file may hold.
+pub(super) fn describe(problems: &Collector) {
+    let (mut job_problems, load) = (None, |_: &Path| Err(String::new()));
+    let jobs = Jobs { file: "", base: Path::new("/"), load, problems: &mut job_problems };
+    if let Some(file) = Section::described(problems) {
+        // What is read there is nothing; what was asked for is noted.
+        let _nothing = read_sweep(&file, &NOTHING, problems, jobs);
     }
 }
 
