@@ -24,6 +24,7 @@ export interface Worker {
   pid: number;
   device: string;
   connected: boolean;
+  /** Not there where workers cannot be drained. */
   draining?: boolean;
   run: string | null;
   rank: number | null;
@@ -61,6 +62,7 @@ export interface SweepSummary {
   reason: string;
   submitted_at: number;
   ended_at: number | null;
+  /** Not there where sweeps have none. */
   priority?: number | null;
   trials: Record<TrialState, number>;
   objectives: Objective[];
@@ -100,7 +102,8 @@ export interface Checkpoint {
   at: number | null;
   best: boolean;
   result: boolean;
-  pinned: boolean;
+  /** Not there where checkpoints cannot be pinned. */
+  pinned?: boolean;
   weights_sha256: string;
   manifest: string;
 }
@@ -110,7 +113,8 @@ export interface Generation {
   from_step: number;
   at: number;
   ended_at?: number | null;
-  workers: number;
+  /** Their ids. */
+  workers: string[];
 }
 
 /** Anything that JSON can say. */
@@ -222,6 +226,8 @@ export interface Importance {
 /** A sweep with all of its trials: `trials` is their list, `counts` how many there are in each state. */
 export interface SweepDetail extends Omit<SweepSummary, "trials"> {
   counts: SweepSummary["trials"];
+  /** What budgets count; null if nothing does. */
+  unit?: string | null;
   spec: Json;
   space: SpaceParameter[];
   metrics: string[];
@@ -235,7 +241,7 @@ export interface SweepDetail extends Omit<SweepSummary, "trials"> {
 
 export interface Decision {
   trial: number;
-  budget: number;
+  budget: number | null;
   kind: string;
   text: string;
 }

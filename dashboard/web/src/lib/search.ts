@@ -38,7 +38,7 @@ const OWN: Record<string, (trial: SweepTrial) => unknown> = {
 };
 
 function resolve(name: string, known: readonly string[]): string | null {
-  if (Object.hasOwn(OWN, name) || known.includes(name)) return name;
+  if (Object.hasOwn(OWN, name) || known.includes(name) || known.includes(name.replace(/\.(last|min|max)$/, ""))) return name;
   return known.find((path) => path.endsWith(`.${name}`)) ?? null;
 }
 

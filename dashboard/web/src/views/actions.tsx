@@ -21,11 +21,10 @@ export function RunActions({ run, after, small }: { run: RunSummary; after: () =
 /** What can be done with a sweep. */
 export function SweepActions(props: { sweep: Pick<SweepSummary, "name" | "state" | "priority">; after: () => void; small?: boolean }) {
   const { sweep, after, small } = props;
-  const ended = sweep.state === "completed";
   const actions = [
     LIVE.includes(sweep.state) && stop("sweeps", "sweep", sweep.name),
     RESUMABLE.includes(sweep.state) && resume("sweeps", "sweep", sweep.name),
-    !ended && priority(sweep.name, sweep.priority ?? 0),
+    typeof sweep.priority === "number" && sweep.state !== "completed" && priority(sweep.name, sweep.priority),
   ];
   return <Buttons actions={actions} after={after} small={small ?? false} />;
 }
@@ -46,7 +45,7 @@ export function WorkerActions({ worker, after }: { worker: Worker; after: () => 
     done: `${worker.id} takes no further work`,
     ends: true,
   };
-  return <Buttons actions={[worker.connected && worker.draining !== true && action]} after={after} small={true} />;
+  return <Buttons actions={[worker.connected && worker.draining === false && action]} after={after} small={true} />;
 }
 
 /** Keeps a checkpoint. */

@@ -13,7 +13,7 @@ const SHOWN = 300;
 /** What happened, newest first, and where it lies in time. */
 export function Events({ run }: { run?: string }) {
   const of = run === undefined ? "" : `&run=${encodeURIComponent(run)}`;
-  const { data, error, reload } = useResource<EventsAnswer>(`/api/v1/events?tail=1&limit=${SHOWN}${of}`, {
+  const { data, error, reload } = useResource<EventsAnswer>(`/api/v1/events?limit=${SHOWN}${of}`, {
     topic: run === undefined ? "cluster" : `run:${run}`,
     gapMs: 1_000,
   });

@@ -8,7 +8,7 @@ import { lineColor } from "../../lib/ramp";
 import { listOf, listText, runPath, useParameter } from "../../state/address";
 import { Check, Empty, Name, Panel, Problem, State, TableFrame } from "../../ui/basic";
 import { SpecTable } from "./configuration";
-import { LookTools, Plots, useLook, useSeries, type Drawn } from "./curves";
+import { hasTimes, LookTools, Plots, useLook, useSeries, type Drawn } from "./curves";
 import { stepsPerEpoch } from "./series";
 
 /** So many runs can lie over each other: as many as there are colours. */
@@ -44,7 +44,10 @@ export function CompareView() {
       ))}
       {drawn.length > 0 && (
         <>
-          <LookTools look={look} epochs={drawn.every(({ run }) => stepsPerEpoch(run) !== null)} />
+          <LookTools
+            look={look}
+            times={drawn.every(({ series }) => hasTimes(series))}
+            epochs={drawn.every(({ run }) => stepsPerEpoch(run) !== null)} />
           <Plots drawn={drawn} look={look} />
           <Results drawn={drawn} />
           <Panel

@@ -11,7 +11,7 @@ import { Plot, type Line, type Mark } from "../../ui/plot";
 import { Events } from "../cluster/events";
 import { Checkpoints } from "./checkpoints";
 import { Failures } from "./failures";
-import { evaluations, KEYS, linesOf, marksOf, stepScale, stepsPerEpoch, type StepScale, type XAxis } from "./series";
+import { evaluations, linesOf, marksOf, stepScale, stepsPerEpoch, type StepScale, type XAxis } from "./series";
 
 /** So many portions of steps are asked for: about as many as a plot has pixels. */
 const POINTS = 1_000;
@@ -42,13 +42,13 @@ export function useLook(): Look {
 }
 
 /** What there is to choose about curves. */
-export function LookTools({ look, epochs }: { look: Look; epochs: boolean }) {
+export function LookTools({ look, times, epochs }: { look: Look; times: boolean; epochs: boolean }) {
   const [, setAxis] = useParameter("x", "step");
   const [smoothing, setSmoothing] = useParameter("smooth", "0");
   const [, setLog] = useParameter("log");
   const axes: { value: XAxis; label: string }[] = [
     { value: "step", label: "step" },
-    { value: "time", label: "training time" },
+    ...(times ? [{ value: "time" as const, label: "training time" }] : []),
     ...(epochs ? [{ value: "epoch" as const, label: "epoch" }] : []),
   ];
   return (
@@ -76,12 +76,17 @@ export function LookTools({ look, epochs }: { look: Look; epochs: boolean }) {
   );
 }
 
+/** Whether it is known when steps were made. */
+export function hasTimes(series: Series | null): boolean {
+  return series?.series["elapsed_seconds"] !== undefined;
+}
+
 /** The series of a run, in detail where the steps are narrowed. */
 export function useSeries(name: string, steps: [number, number] | null) {
   const margin = steps ? (steps[1] - steps[0]) / 2 : 0;
   const range = steps ? `&from=${Math.max(0, Math.floor(steps[0] - margin))}&to=${Math.ceil(steps[1] + margin)}` : "";
   const settled = useSettled(range);
-  const path = api("runs", name, `/series?keys=${KEYS.join(",")}&points=${POINTS}${settled}`);
+  const path = api("runs", name, `/series?points=${POINTS}${settled}`);
   return useResource<Series>(path, { topic: `run:${name}`, gapMs: 1_000 });
 }
 
@@ -109,7 +114,7 @@ export function Curves({ run, after }: { run: Run; after: () => void }) {
   const drawn = useMemo(() => (series ? [{ run, series, color: lineColor(0) }] : []), [run, series]);
   return (
     <>
-      <LookTools look={look} epochs={stepsPerEpoch(run) !== null} />
+      <LookTools look={look} times={hasTimes(series)} epochs={stepsPerEpoch(run) !== null} />
       {error && <Problem error={error} retry={reload} />}
       {series && series.total === 0 && run.measurements.length === 0 ? (
         <Empty>

@@ -1,8 +1,11 @@
 import { api } from "../../api/client";
 import { useResource } from "../../api/resource";
-import type { Ledger, Run } from "../../api/types";
+import type { Ledger, LedgerEpoch, Run } from "../../api/types";
 import { count } from "../../lib/format";
 import { Command, Empty, Loading, Panel, Problem, Said, TableFrame } from "../../ui/basic";
+
+/** So many epochs are shown. */
+const SHOWN = 200;
 
 /** Which samples were read: the ledger by epochs, and its audit. */
 export function DataTab({ run }: { run: Run }) {
@@ -28,14 +31,25 @@ export function DataTab({ run }: { run: Run }) {
           </Empty>
         )}
       </Panel>
-      <Panel title="Ledger by epoch" note={`${count(data.epochs.length)} epochs`}>
-        {data.epochs.length === 0 ? <Empty>No sample was read yet.</Empty> : <Epochs ledger={data} />}
+      <Panel title="Ledger by epoch" note={noteOf(data.epochs)}>
+        {data.epochs.length === 0 ? <Empty>No sample was read yet.</Empty> : <Epochs epochs={newest(data.epochs)} />}
       </Panel>
     </>
   );
 }
 
-function Epochs({ ledger }: { ledger: Ledger }) {
+/** The newest epochs, as far as they were begun. */
+function newest(epochs: LedgerEpoch[]): LedgerEpoch[] {
+  const begun = epochs.filter((one) => one.read_once + one.replayed > 0);
+  return (begun.length > 0 ? begun : epochs).slice(-SHOWN).toReversed();
+}
+
+function noteOf(epochs: LedgerEpoch[]): string {
+  const shown = newest(epochs).length;
+  return shown < epochs.length ? `the newest ${shown} of ${count(epochs.length)} epochs` : `${count(epochs.length)} epochs`;
+}
+
+function Epochs({ epochs }: { epochs: LedgerEpoch[] }) {
   return (
     <TableFrame label="Ledger by epoch">
       <table>
@@ -50,7 +64,7 @@ function Epochs({ ledger }: { ledger: Ledger }) {
           </tr>
         </thead>
         <tbody>
-          {ledger.epochs.map((one) => {
+          {epochs.map((one) => {
             const all = Math.max(1, one.read_once + one.pending, one.samples);
             return (
               <tr key={one.epoch}>

@@ -2,6 +2,7 @@ import type { Run } from "../../api/types";
 import { duration, exactly, moment, percent } from "../../lib/format";
 import { Panel, Stat } from "../../ui/basic";
 import { useWidth } from "../../ui/width";
+import { workers } from "./series";
 
 /** The groups of a run over time, and how much of the time went into steps that count. */
 export function Failures({ run }: { run: Run }) {
@@ -35,7 +36,7 @@ function GroupLine({ run }: { run: Run }) {
   const newest = run.checkpoints.at(-1)?.at ?? first;
   const ended = run.ended_at ?? Math.max(Date.now(), newest);
   const place = (at: number) => ((Math.min(at, ended) - first) / Math.max(1, ended - first)) * width;
-  const wanted = Math.max(run.workers_wanted, ...generations.map(({ workers }) => workers));
+  const wanted = Math.max(run.workers_wanted, ...generations.map(({ workers }) => workers.length));
   return (
     <div ref={frame} class="group-line">
       <svg width={width} height={HEIGHT + 18} role="img" aria-label={generations.map(spoken).join("; ")}>
@@ -43,7 +44,7 @@ function GroupLine({ run }: { run: Run }) {
         {generations.map((one, i) => {
           const left = place(one.at);
           const right = place(one.ended_at ?? generations[i + 1]?.at ?? ended);
-          const height = (one.workers / Math.max(1, wanted)) * HEIGHT;
+          const height = (one.workers.length / Math.max(1, wanted)) * HEIGHT;
           return (
             <g key={one.generation}>
               <rect
@@ -51,13 +52,13 @@ function GroupLine({ run }: { run: Run }) {
                 y={HEIGHT - height}
                 width={Math.max(1, right - left - 1)}
                 height={height}
-                class={one.workers < run.workers_wanted ? "group short" : "group"}
+                class={one.workers.length < run.workers_wanted ? "group short" : "group"}
               >
-                <title>{`${spoken(one)}, ${exactly(one.at)}`}</title>
+                <title>{`${spoken(one)}, ${exactly(one.at)}\n${one.workers.join("\n")}`}</title>
               </rect>
               {right - left > 46 && (
                 <text x={left + 5} y={HEIGHT - 6} class="group-text">
-                  {one.workers} {one.workers === 1 ? "worker" : "workers"}
+                  {workers(one)}
                 </text>
               )}
             </g>
@@ -75,5 +76,5 @@ function GroupLine({ run }: { run: Run }) {
 }
 
 function spoken(one: Run["generations"][number]): string {
-  return `generation ${one.generation}: ${one.workers} ${one.workers === 1 ? "worker" : "workers"} from step ${one.from_step}`;
+  return `generation ${one.generation}: ${workers(one)} from step ${one.from_step}`;
 }

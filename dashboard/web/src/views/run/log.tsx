@@ -77,7 +77,7 @@ function useLog(name: string, search: string, source: string, live: boolean) {
   const [hasOlder, setHasOlder] = useState(false);
   const next = useRef<number | null>(null);
   const filter = `limit=${PAGE}&search=${encodeURIComponent(search)}&source=${encodeURIComponent(source)}`;
-  const ask = (rest: string, cancel?: AbortSignal) => get<Log>(api("runs", name, `/log?${filter}&${rest}`), cancel);
+  const ask = (rest: string, cancel?: AbortSignal) => get<Log>(api("runs", name, `/log?${filter}${rest}`), cancel);
   const learn = (log: Log) => {
     const seen = log.sources ?? log.lines.map((line) => line.source);
     setSources((old) => (seen.every((one) => old.includes(one)) ? old : [...new Set([...old, ...seen])].sort()));
@@ -92,7 +92,7 @@ function useLog(name: string, search: string, source: string, live: boolean) {
       if (!cancel.signal.aborted) setError(cause instanceof ApiError ? cause : new ApiError(0, String(cause), null));
     };
     const first = async () => {
-      const log = await ask("tail=1", cancel.signal);
+      const log = await ask("", cancel.signal);
       learn(log);
       setLines(log.lines);
       setHasOlder(log.lines.length >= PAGE);
@@ -100,7 +100,7 @@ function useLog(name: string, search: string, source: string, live: boolean) {
       begun = true;
     };
     const more = async () => {
-      const log = await ask(`after=${next.current ?? 0}`, cancel.signal);
+      const log = await ask(`&after=${next.current ?? 0}`, cancel.signal);
       learn(log);
       next.current = log.next ?? log.lines.at(-1)?.sequence ?? next.current;
       if (log.lines.length > 0) setLines((old) => joined(old, log.lines));
@@ -123,10 +123,12 @@ function useLog(name: string, search: string, source: string, live: boolean) {
 
   const older = async () => {
     try {
-      const log = await ask(`before=${lines[0]?.sequence ?? 0}`);
+      const log = await ask(`&before=${lines[0]?.sequence ?? 0}`);
       learn(log);
-      setHasOlder(log.lines.length >= PAGE);
-      setLines((old) => joined(log.lines, old));
+      const first = lines[0]?.sequence ?? 0;
+      const before = log.lines.filter((line) => line.sequence < first);
+      setHasOlder(before.length >= PAGE);
+      setLines((old) => joined(before, old));
     } catch (cause) {
       setError(cause instanceof ApiError ? cause : new ApiError(0, String(cause), null));
     }

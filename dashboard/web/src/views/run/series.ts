@@ -1,13 +1,10 @@
-import type { Bucketed, Measurement, Run, Series } from "../../api/types";
+import type { Bucketed, Generation, Measurement, Run, Series } from "../../api/types";
 import { number } from "../../lib/format";
 import { smooth } from "../../lib/smooth";
 import type { Line, Mark } from "../../ui/plot";
 
 /** What the x axis of curves counts. */
 export type XAxis = "step" | "time" | "epoch";
-
-/** What is asked for of a run. */
-export const KEYS = ["loss", "lr", "grad_norm", "step_seconds", "outside_seconds", "samples_per_second", "elapsed_seconds"];
 
 /** A place on the x axis for each step, and back. */
 export interface StepScale {
@@ -120,6 +117,11 @@ export function evaluations(
   ];
 }
 
+/** How many workers a group has, in words. */
+export function workers({ workers }: Generation): string {
+  return `${workers.length} ${workers.length === 1 ? "worker" : "workers"}`;
+}
+
 /** Checkpoints and groups of a run on its x axis. */
 export function marksOf(run: Run, series: Series, scale: StepScale): Mark[] {
   const lost = series.rolled_back.flatMap(({ steps, generation }): Mark[] => {
@@ -133,7 +135,7 @@ export function marksOf(run: Run, series: Series, scale: StepScale): Mark[] {
     return { x: scale.x(one.step), kind, label: `checkpoint of step ${one.step}${marks ? ` (${marks})` : ""}` };
   });
   const groups = run.generations.map((one, i): Mark => {
-    const label = `generation ${one.generation} with ${one.workers} worker${one.workers === 1 ? "" : "s"} from step ${one.from_step}`;
+    const label = `generation ${one.generation} with ${workers(one)} from step ${one.from_step}`;
     return { x: scale.x(one.from_step), kind: i === 0 ? "generation" : "failure", label };
   });
   return [...lost, ...groups, ...checkpoints];

@@ -65,17 +65,23 @@ export function LineageTab({ sweep, objective, trial: selected, pick }: SweepSho
               <g
                 key={trial.number}
                 class={`family ${trial.number === selected ? "chosen" : ""}`}
-                role="button"
-                tabIndex={0}
-                aria-label={`Trial ${trial.number}, ${trial.state}${trial.parent ? `, copied from trial ${trial.parent.trial} at ${trial.parent.budget}` : ""}`}
                 onClick={() => pick(trial.number)}
-                onKeyDown={(event) => {
-                  if (event.key !== "Enter" && event.key !== " ") return;
-                  event.preventDefault();
-                  pick(trial.number);
-                }}
               >
-                <rect x={0} y={y(row) - ROW / 2} width={width} height={ROW} class="family-row" />
+                <rect
+                  x={1}
+                  y={y(row) - ROW / 2 + 1}
+                  width={Math.max(0, width - 2)}
+                  height={ROW - 2}
+                  class="family-row"
+                  role="button"
+                  tabindex={0}
+                  aria-label={`Trial ${trial.number}, ${trial.state}${trial.parent ? `, copied from trial ${trial.parent.trial} at ${trial.parent.budget}` : ""}`}
+                  onKeyDown={(event) => {
+                    if (event.key !== "Enter" && event.key !== " ") return;
+                    event.preventDefault();
+                    pick(trial.number);
+                  }}
+                />
                 {parentRow !== null && (
                   <path
                     class="family-link"

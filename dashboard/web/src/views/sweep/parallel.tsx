@@ -209,7 +209,7 @@ function AxisView({ column, axis, x, last, room, brush, set }: AxisProps) {
         width={28}
         y={TOP - 4}
         height={HEIGHT - TOP - BOTTOM + 8}
-        tabIndex={0}
+        tabindex={0}
         role="slider"
         aria-label={`Range of ${column.label}`}
         aria-valuemin={0}

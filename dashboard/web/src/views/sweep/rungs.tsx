@@ -33,7 +33,7 @@ export function RungsTab({ sweep, pick }: SweepShown) {
             <table>
               <thead>
                 <tr>
-                  <th scope="col" class="n">Budget</th>
+                  <th scope="col" class="n">Budget{sweep.unit ? `, ${sweep.unit}` : ""}</th>
                   <th scope="col" class="wide-cell"><span class="sr">Shares</span></th>
                   <th scope="col" class="n">Reached</th>
                   <th scope="col" class="n">Went on</th>
@@ -83,7 +83,7 @@ export function RungsTab({ sweep, pick }: SweepShown) {
                 <button class="quiet link" onClick={() => pick(one.trial)}>
                   trial {one.trial}
                 </button>
-                <span class="n muted">at {count(one.budget)}</span>
+                <span class="n muted">{one.budget !== null && `at ${count(one.budget)}`}</span>
                 <span class="kind">{one.kind}</span>
                 <Said>{one.text}</Said>
               </li>

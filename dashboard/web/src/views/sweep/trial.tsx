@@ -111,7 +111,7 @@ export function TrialPanel({ sweep, number, pick }: SweepShown & { number: numbe
           <ol class="side-decisions">
             {data?.decisions.map((one, i) => (
               <li key={i}>
-                <span class="kind">{one.kind}</span> <span class="muted">at {count(one.budget)}</span>
+                <span class="kind">{one.kind}</span> {one.budget !== null && <span class="muted">at {count(one.budget)} {sweep.unit}</span>}
                 <p>
                   <Said>{one.text}</Said>
                 </p>

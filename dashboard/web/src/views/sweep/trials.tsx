@@ -24,7 +24,7 @@ export function TrialsTab({ sweep, columns, objective, trial, pick }: SweepShown
   const shown = useMemo(() => chosen(columns, listOf(columnText), usualColumns(columns)), [columns, columnText]);
   const picked = useMemo(() => chosen(columns, listOf(axesText), usualAxes(columns)), [columns, axesText]);
   const axes = useMemo(() => picked.map((column) => ({ column, axis: axisOf(column, trials) })), [picked, trials]);
-  const known = useMemo(() => [...sweep.space.map(({ path }) => path), ...sweep.metrics, ...sweep.metrics.flatMap((name) => [`${name}.last`, `${name}.min`, `${name}.max`])], [sweep.space, sweep.metrics]);
+  const known = useMemo(() => [...sweep.space.map(({ path }) => path), ...sweep.metrics], [sweep.space, sweep.metrics]);
   const query = useMemo(() => readSearch(search, known), [search, known]);
   const found = useMemo(() => trials.flatMap((trial, i) => (query.matches(trial) ? [i] : [])), [trials, query]);
   const brushes = useMemo(() => brushesOf(brushText), [brushText]);
