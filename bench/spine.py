@@ -129,7 +129,7 @@ def recovery_after_kill() -> tuple[float, int]:
 
 
 def coordinator_memory() -> float:
-    with tempfile.TemporaryDirectory() as state, Phalanx(state, "coordinator", "--listen", "127.0.0.1:0") as coordinator:
+    with tempfile.TemporaryDirectory() as state, Phalanx(state, "coordinator", "--listen", "127.0.0.1:0", "--http", "off") as coordinator:
         url = next(word for word in coordinator.process.stdout.readline().split() if word.startswith("http://"))
         with (
             Phalanx(state, "worker", "--coordinator", url, "--threads", "1"),

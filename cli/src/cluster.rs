@@ -76,11 +76,12 @@ impl Cluster {
 pub(crate) async fn start_coordinator<T>(
     state_dir: &Path,
     listen: SocketAddr,
+    http: Option<SocketAddr>,
     prepare: impl AsyncFnOnce(&mut Client) -> Result<T, Failure>,
 ) -> Result<(Embedded, Client, T), Failure> {
     // Workers of an earlier process have left with it: there is nobody to wait for.
     let timing = Timing { rejoin_ms: 0, ..Timing::default() };
-    let (embedded, mut client) = Embedded::start(state_dir, listen, timing).await?;
+    let (embedded, mut client) = Embedded::start(state_dir, listen, http, timing).await?;
     match prepare(&mut client).await {
         Ok(prepared) => Ok((embedded, client, prepared)),
         Err(failure) => {

@@ -19,22 +19,33 @@ pub(crate) const ANY_LOCAL_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::
 /// A running coordinator. Dropping it without [`Embedded::shut_down`] leaves its journal as a crash would: whole.
 pub(crate) struct Embedded {
     url: String,
+    dashboard: Option<String>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), CoordinatorError>>,
 }
 
 impl Embedded {
     /// Starts one on `state_dir` and connects to it.
-    pub(crate) async fn start(state_dir: &Path, listen: SocketAddr, timing: Timing) -> Result<(Self, Client), Failure> {
+    pub(crate) async fn start(
+        state_dir: &Path,
+        listen: SocketAddr,
+        http: Option<SocketAddr>,
+        timing: Timing,
+    ) -> Result<(Self, Client), Failure> {
         if let Some(url) = coordinator::live_url(state_dir) {
             return Err(in_use(state_dir, &url));
         }
-        let listener = bind(listen).await?;
+        let listener = bind("--listen", listen).await?;
         let url = url_of(listener.local_addr()?);
+        let http = match http {
+            Some(address) => Some(bind("--http", address).await?),
+            None => None,
+        };
+        let dashboard = http.as_ref().map(|http| http.local_addr()).transpose()?.map(url_of);
         let shutdown = CancellationToken::new();
         let config = coordinator::Config { state_dir: state_dir.to_owned(), timing };
-        let task = tokio::spawn(coordinator::run(config, listener, shutdown.clone()));
-        let mut embedded = Self { url, shutdown, task };
+        let task = tokio::spawn(coordinator::run(config, listener, http, shutdown.clone()));
+        let mut embedded = Self { url, dashboard, shutdown, task };
         let url = embedded.url.clone();
         // It may have lost a race for the folder: then the winner is worth naming.
         let other = || coordinator::live_url(state_dir).filter(|live| *live != url);
@@ -54,6 +65,11 @@ impl Embedded {
     /// Where it listens.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where its dashboard is, if it has one.
+    pub(crate) fn dashboard(&self) -> Option<&str> {
+        self.dashboard.as_deref()
     }
 
     /// Waits for an end that nobody asked for.
@@ -83,10 +99,10 @@ pub(crate) async fn reach(url: &str) -> Result<Client, Failure> {
     Ok(client)
 }
 
-/// Binds `address`, or says what to do about it.
-pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+/// Binds `address`, which `option` has given, or says what to do about it.
+pub(crate) async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
-    bound.map_err(|e| Failure::config(e).hint(format!("--listen {}:0 takes a port that is free", bracketed(address))))
+    bound.map_err(|e| Failure::config(e).hint(format!("{option} {}:0 takes a port that is free", bracketed(address))))
 }
 
 fn bracketed(address: SocketAddr) -> String {
@@ -140,7 +156,7 @@ mod tests {
     async fn a_taken_port_is_named_with_a_way_out() {
         let taken = TcpListener::bind(ANY_LOCAL_PORT).await.unwrap();
         let address = taken.local_addr().unwrap();
-        let shown = bind(address).await.unwrap_err().to_string();
+        let shown = bind("--listen", address).await.unwrap_err().to_string();
         assert!(shown.starts_with(&format!("error: cannot listen on {address}: Address already in use")), "{shown}");
         assert!(shown.ends_with("hint: --listen 127.0.0.1:0 takes a port that is free"), "{shown}");
     }

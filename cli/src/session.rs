@@ -23,7 +23,8 @@ impl Session {
             return Ok(Self { client: Client::connect(&url).await?, embedded: None });
         }
         must_exist(&place.state_dir.state_dir)?;
-        let (embedded, client) = Embedded::start(&place.state_dir.state_dir, ANY_LOCAL_PORT, Timing::default()).await?;
+        let (embedded, client) =
+            Embedded::start(&place.state_dir.state_dir, ANY_LOCAL_PORT, None, Timing::default()).await?;
         Ok(Self { client, embedded: Some(embedded) })
     }
 

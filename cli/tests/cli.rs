@@ -184,7 +184,7 @@ struct Service {
 
 impl Service {
     fn start(dir: &Path) -> Self {
-        let mut command = phalanx(dir, "coordinator --listen 127.0.0.1:0 --state-dir state");
+        let mut command = phalanx(dir, "coordinator --listen 127.0.0.1:0 --http 127.0.0.1:0 --state-dir state");
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -226,6 +226,8 @@ fn a_coordinator_is_found_by_its_state_directory() {
          hint: --listen 127.0.0.1:0 takes a port that is free\n"
     );
     check(dir.path(), &format!("coordinator --listen {port} --state-dir other"), 2, "", &taken);
+    let http = format!("coordinator --listen 127.0.0.1:0 --http {port} --state-dir other");
+    check(dir.path(), &http, 2, "", &taken.replace("--listen", "--http"));
     check(dir.path(), &format!("launch good.yaml --listen {port} --state-dir other"), 2, "", &taken);
 }
 

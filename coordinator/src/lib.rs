@@ -2,7 +2,7 @@
 //!
 //! Start at [`run()`]. The [`driver`] is the one task that owns the engine: it takes messages, writes facts to the
 //! journal, applies them and performs what follows ([`effects`]). Everything else is an edge: [`grpc`] turns calls and
-//! streams into messages, [`connections`] knows which stream leads to which worker, [`status`] chooses gRPC codes.
+//! streams into messages, [`http`] answers the dashboard, [`connections`] knows which stream leads to which worker, [`status`] chooses gRPC codes.
 
 mod address;
 mod clock;
@@ -10,7 +10,8 @@ mod connections;
 mod driver;
 mod effects;
 mod grpc;
-mod picture;
+mod http;
+mod metrics;
 mod run;
 mod status;
 

@@ -1,13 +1,14 @@
 //! Putting a coordinator together and taking it apart.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use store::{CheckpointError, CheckpointStore, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::Config;
 use crate::address::Address;
@@ -16,6 +17,8 @@ use crate::grpc;
 use crate::grpc::control::ControlService;
 use crate::grpc::sweeps::SweepsService;
 use crate::grpc::worker_link::WorkerLinkService;
+use crate::http::HttpSource;
+use crate::metrics::{self, Metrics};
 
 /// How long connections and background work may take to end. What is cut off then is done again at the next start.
 const END_LIMIT: Duration = Duration::from_secs(3);
@@ -48,13 +51,18 @@ pub enum CoordinatorError {
     Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Serves on `listener` until `shutdown`.
+/// Serves on `listener` until `shutdown`, and the dashboard on `http`, if that is given.
 ///
 /// When this returns, everything that was acknowledged is on the disk and the state folder is free. Workers are not told
 /// to end: they go on stepping, and find the next coordinator of this folder if it listens at the same address.
 ///
 /// Fails with [`StoreError::InUse`] if another coordinator holds the state folder.
-pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), CoordinatorError> {
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    http: Option<TcpListener>,
+    shutdown: CancellationToken,
+) -> Result<(), CoordinatorError> {
     let Config { state_dir, timing } = config;
     let (store, journal) = open_store(&state_dir).await?;
     let checkpoint_url = checkpoint_url(&state_dir)?;
@@ -65,8 +73,10 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     // Whichever part ends first takes the others with it.
     let ending = shutdown.child_token();
     let tasks = TaskTracker::new();
+    let metrics = Metrics::new();
     let parts = Parts {
         timing,
+        metrics: metrics.clone(),
         checkpoint_url,
         store: store.clone(),
         checkpoints: checkpoints.clone(),
@@ -74,6 +84,11 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         shutdown: ending.clone(),
     };
     let (driver, handle) = Driver::start(parts, journal).await?;
+    tasks.spawn(metrics::keep_tidy(metrics.clone(), ending.clone()));
+    if let Some(http) = http {
+        let source = HttpSource::new(handle.clone(), store.clone(), checkpoints.clone(), driver.clock(), metrics);
+        tasks.spawn(serve_dashboard(http, source, ending.clone()));
+    }
     let sweeps = SweepsService::new(handle.clone(), store.clone());
     let control = ControlService::new(handle.clone(), store.clone(), checkpoints);
     let worker_link = WorkerLinkService::new(handle, tasks.clone(), ending.clone());
@@ -99,6 +114,13 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         Ok(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
         // A client that does not let go of its connection.
         Err(_) => Ok(()),
+    }
+}
+
+/// Without the dashboard, training goes on.
+async fn serve_dashboard(listener: TcpListener, source: HttpSource, shutdown: CancellationToken) {
+    if let Err(cause) = dashboard::serve(listener, Arc::new(source), shutdown).await {
+        error!(%cause, "the dashboard cannot be served");
     }
 }
 

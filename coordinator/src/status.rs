@@ -1,14 +1,15 @@
-//! The one place where gRPC codes are chosen.
+//! The one place where gRPC codes are chosen, and from them those of HTTP.
 
 use std::error::Error;
 use std::fmt::Write;
 
+use dashboard::{Failure, StatusCode};
 use domain::engine::Refusal;
 use domain::ids::RunName;
 use domain::spec::check::Inconsistent;
 use proto::convert::ConvertError;
 use store::{CheckpointError, StoreError};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::driver::RequestError;
 
@@ -35,6 +36,24 @@ fn of_refusal(refusal: &Refusal) -> Status {
         | Refusal::SweepNotLive { .. }
         | Refusal::SweepNotResumable { .. } => Status::failed_precondition(message),
     }
+}
+
+/// The same for HTTP.
+pub(crate) fn failure(status: &Status) -> Failure {
+    let code = match status.code() {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::INSUFFICIENT_STORAGE,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable | Code::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Failure::told(code, status.message())
 }
 
 /// The store did not do what it was asked.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod http;
 mod peer;
 
 use std::net::SocketAddr;
@@ -33,6 +34,8 @@ const PATIENT: Timing = Timing { lease_ms: 120_000, gather_ms: 120_000, form_ms:
 
 struct Coordinator {
     address: SocketAddr,
+    /// Where the dashboard is.
+    http: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), CoordinatorError>>,
 }
@@ -45,10 +48,12 @@ impl Coordinator {
     async fn start_at(folder: &Path, address: SocketAddr, timing: Timing) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let dashboard = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = dashboard.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let config = Config { state_dir: folder.to_owned(), timing };
-        let task = tokio::spawn(coordinator::run(config, listener, shutdown.clone()));
-        Self { address, shutdown, task }
+        let task = tokio::spawn(coordinator::run(config, listener, Some(dashboard), shutdown.clone()));
+        Self { address, http, shutdown, task }
     }
 
     async fn tools(&self) -> Tools {

@@ -61,6 +61,9 @@ pub struct AuditReport {
     pub rolled_back_steps: u64,
     /// Samples read by steps that were rolled back.
     pub rolled_back_samples: u64,
+    /// The same by the epoch that the step began in, for as many epochs as are listed.
+    #[serde(default)]
+    pub replayed: BTreeMap<u64, u64>,
     /// The sums over all epochs.
     pub total: Tally,
     /// Epoch by epoch, at most [`EPOCHS_LISTED_MAX`].
@@ -77,6 +80,24 @@ impl AuditReport {
         let Tally { expected: _, read: _, missing, duplicated, foreign } = self.total;
         missing + duplicated + foreign + self.missing_steps + self.repeated_steps + self.unknown_steps + self.reordered
             == 0
+    }
+
+    /// What is wrong, counted, in one line.
+    pub fn verdict(&self) -> String {
+        let Tally { expected: _, read: _, missing, duplicated, foreign } = self.total;
+        let mut verdict = format!("{missing} missing, {duplicated} duplicated");
+        for (number, what) in [
+            (foreign, "foreign"),
+            (self.missing_steps, "steps not in the ledger"),
+            (self.repeated_steps, "steps in it again"),
+            (self.unknown_steps, "steps of no such run"),
+            (self.reordered, "micro-batches in another order"),
+        ] {
+            if number > 0 {
+                verdict.push_str(&format!(", {number} {what}"));
+            }
+        }
+        verdict
     }
 }
 
@@ -243,8 +264,13 @@ impl Auditor {
     /// where rolled-back lines stand does not matter.
     pub fn observe(&mut self, line: &LedgerStep) {
         if line.rolled_back {
+            let samples = line.reads.iter().map(|read| read.samples.len() as u64).sum::<u64>();
             self.report.rolled_back_steps += 1;
-            self.report.rolled_back_samples += line.reads.iter().map(|read| read.samples.len() as u64).sum::<u64>();
+            self.report.rolled_back_samples += samples;
+            let epoch = self.plan.step_positions(line.step.0.saturating_sub(1)).start / self.plan.samples;
+            if epoch < EPOCHS_LISTED_MAX as u64 {
+                *self.report.replayed.entry(epoch).or_default() += samples;
+            }
             return;
         }
         self.report.steps += 1;

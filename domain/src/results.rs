@@ -2,13 +2,67 @@
 //!
 //! Nothing is decided by it; it is made when somebody asks.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::batch::BatchPlan;
+use crate::ids::RunName;
+use crate::picture::{Picture, SweepPicture, TrialPicture};
 use crate::search::Configuration;
 use crate::search::importance::{self, Importance};
 use crate::search::pareto;
+use crate::search::scheduler::Decision;
 use crate::search::study::Fact;
 use crate::spec::sweep::{Objective, SearcherSpec, SweepSpec};
+use crate::view::{SweepTrialView, TrialState};
+
+/// What came of a sweep so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Results {
+    /// See [`front`].
+    pub front: Vec<u32>,
+    /// See [`rungs`].
+    pub rungs: Vec<Rung>,
+    /// See [`importances`].
+    pub importances: Importances,
+    /// See [`saved`].
+    pub saved: Option<Saved>,
+}
+
+/// What came of `sweep`, given all that happened in it and what the steps of its trials took.
+pub fn of_sweep(
+    picture: &Picture,
+    sweep: &SweepPicture,
+    facts: &[Fact],
+    efforts: &BTreeMap<RunName, Effort>,
+) -> Results {
+    let spec = &*sweep.spec;
+    // The length of a trial that nobody ends early. A specification that is in the journal was checked.
+    let full = spec.study_spec().ok().map(|(study, unit)| unit.length(study.scheduler.max()));
+    let course = |trial: &TrialPicture| {
+        let SweepTrialView { run, state, step, .. } = &trial.view;
+        let plan = picture.run(run).filter(|_| has_ended(*state))?.plan()?;
+        let full_steps = BatchPlan { length: full?, ..plan }.total_steps();
+        Some(Course { step: step.0, full_steps, effort: efforts.get(run).copied().unwrap_or_default() })
+    };
+    let values = |trial: &TrialPicture| trial.view.values.iter().map(|value| f64::from(*value)).collect();
+    let values: Vec<(u32, Vec<f64>)> = sweep.trials().map(|trial| (trial.view.number, values(trial))).collect();
+    let configurations = sweep.trials().map(|trial| (trial.view.number, trial.view.configuration.clone())).collect();
+    Results {
+        front: front(&spec.objectives, &values),
+        rungs: rungs(facts),
+        importances: importances(spec, &configurations, facts),
+        saved: saved(spec, sweep.trials().filter_map(course)),
+    }
+}
+
+/// Whether early stopping has had its say: a trial that failed, or may go on, neither saved nor cost anything by it.
+fn has_ended(state: TrialState) -> bool {
+    match state {
+        TrialState::Completed | TrialState::Pruned => true,
+        TrialState::Training | TrialState::Paused | TrialState::Failed => false,
+    }
+}
 
 /// The trials that no other one beats: none is as good in all objectives and better in one (Pareto front). With one
 /// objective these are the best trials. `trials` are numbers with the values of the objectives; who lacks a value, or has
@@ -21,6 +75,88 @@ pub fn front(objectives: &[Objective], trials: &[(u32, Vec<f64>)]) -> Vec<u32> {
         whole.iter().map(|(_, values)| objectives.iter().zip(values).map(loss).collect()).collect();
     let first = pareto::fronts(&losses, 1).into_iter().next().unwrap_or_default();
     first.into_iter().map(|index| whole[index].0).collect()
+}
+
+/// How good a trial is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// The value of the first objective.
+    pub value: Option<f64>,
+    /// The budget after which it was measured.
+    pub budget: u64,
+    /// The trial's number.
+    pub number: u32,
+}
+
+/// Which of two trials comes first: the better one, and of equals the one that trained longer. Without a finite value a
+/// trial comes last.
+pub fn best_first(objective: Option<&Objective>, a: Standing, b: Standing) -> Ordering {
+    let loss = |standing: Standing| {
+        let value = standing.value.filter(|value| value.is_finite());
+        value.map_or(f64::INFINITY, |value| objective.map_or(value, |objective| objective.loss(value)))
+    };
+    loss(a).total_cmp(&loss(b)).then(b.budget.cmp(&a.budget)).then(a.number.cmp(&b.number))
+}
+
+/// The best trial of a sweep that has a value.
+pub fn best(sweep: &SweepPicture) -> Option<&TrialPicture> {
+    let standing = |trial: &TrialPicture| {
+        let SweepTrialView { number, values, budget, .. } = &trial.view;
+        Standing { value: values.first().map(|value| f64::from(*value)), budget: *budget, number: *number }
+    };
+    let measured = sweep.trials().filter(|trial| standing(trial).value.is_some_and(f64::is_finite));
+    measured.min_by(|a, b| best_first(sweep.spec.objectives.first(), standing(a), standing(b)))
+}
+
+/// What became of the trials that rested with one budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// The budget.
+    pub budget: u64,
+    /// Trials that rested there.
+    pub reached: u32,
+    /// Of them, those that went on or are complete.
+    pub promoted: u32,
+    /// Of them, those that were stopped there.
+    pub stopped: u32,
+}
+
+/// The rungs of a sweep, from the lowest.
+pub fn rungs(facts: &[Fact]) -> Vec<Rung> {
+    let mut rungs: BTreeMap<u64, Rung> = BTreeMap::new();
+    // Where trials that may still go on rest.
+    let mut paused: BTreeMap<u32, u64> = BTreeMap::new();
+    for fact in facts {
+        match fact {
+            Fact::Rested { trial, budget, losses: _, decision } => {
+                let rung = rungs.entry(*budget);
+                let rung = rung.or_insert(Rung { budget: *budget, reached: 0, promoted: 0, stopped: 0 });
+                rung.reached += 1;
+                paused.remove(trial);
+                match decision {
+                    Decision::Continue { .. } | Decision::Complete => rung.promoted += 1,
+                    Decision::Stop(_) => rung.stopped += 1,
+                    Decision::Pause => drop(paused.insert(*trial, *budget)),
+                }
+            }
+            Fact::Resumed { trial, .. } => {
+                if let Some(rung) = paused.remove(trial).and_then(|budget| rungs.get_mut(&budget)) {
+                    rung.promoted += 1;
+                }
+            }
+            Fact::Ended { trial, .. } => {
+                if let Some(rung) = paused.remove(trial).and_then(|budget| rungs.get_mut(&budget)) {
+                    rung.stopped += 1;
+                }
+            }
+            Fact::Started { .. }
+            | Fact::Failed { .. }
+            | Fact::OutOfTime { .. }
+            | Fact::Waited
+            | Fact::Finished { .. } => {}
+        }
+    }
+    rungs.into_values().collect()
 }
 
 /// Which parameters mattered for each objective, or that too little is known.
@@ -102,6 +238,23 @@ pub struct Effort {
     pub worker_seconds: f64,
 }
 
+/// How much of the time of a run's steps counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Goodput {
+    /// Wall time of the steps that count.
+    pub productive_micros: u64,
+    /// Wall time of those that were taken back and made again.
+    pub lost_micros: u64,
+}
+
+impl Goodput {
+    /// The share that counts; none before the first step.
+    pub fn share(self) -> Option<f64> {
+        let all = self.productive_micros + self.lost_micros;
+        (all > 0).then(|| self.productive_micros as f64 / all as f64)
+    }
+}
+
 /// A trial that came to its end, and how far it would have gone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Course {
@@ -147,7 +300,7 @@ pub fn saved(spec: &SweepSpec, courses: impl Iterator<Item = Course>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::scheduler::Decision;
+    use crate::search::scheduler::StopReason;
     use crate::spec::EvalMetric;
     use crate::spec::file::sweep::read;
 
@@ -227,6 +380,41 @@ mod tests {
         let (configurations, facts) = facts(9, 9);
         assert_eq!(importances(&spec, &configurations, &facts), Importances::TooFew { have: 9, need: 10 });
         assert_eq!(importances(&spec, &configurations, &[]), Importances::TooFew { have: 0, need: 10 });
+    }
+
+    #[test]
+    fn a_rung_counts_what_became_of_those_that_reached_it() {
+        let reason = || StopReason::SweepEnded { budget: 1 };
+        let rested = |trial, budget, decision| Fact::Rested { trial, budget, losses: Vec::new(), decision };
+        let facts = [
+            rested(0, 1, Decision::Pause),
+            rested(1, 1, Decision::Stop(reason())),
+            rested(2, 1, Decision::Pause),
+            rested(3, 1, Decision::Continue { target: 3 }),
+            Fact::Resumed { trial: 0, target: 3 },
+            rested(3, 3, Decision::Complete),
+            rested(0, 3, Decision::Pause),
+            Fact::Ended { trial: 2, reason: reason() },
+        ];
+        let rung = |budget, reached, promoted, stopped| Rung { budget, reached, promoted, stopped };
+        assert_eq!(rungs(&facts), [rung(1, 4, 2, 2), rung(3, 2, 1, 0)]);
+        assert_eq!(rungs(&[]), []);
+    }
+
+    #[test]
+    fn the_best_comes_first_and_what_is_no_number_last() {
+        let accuracy = Objective::natural(EvalMetric::EvalAccuracy);
+        let standing = |number, value, budget| Standing { value, budget, number };
+        let mut trials = [
+            standing(0, None, 9),
+            standing(1, Some(0.5), 3),
+            standing(2, Some(f64::NAN), 9),
+            standing(3, Some(0.9), 3),
+            standing(4, Some(0.9), 9),
+            standing(5, Some(0.5), 3),
+        ];
+        trials.sort_by(|a, b| best_first(Some(&accuracy), *a, *b));
+        assert_eq!(trials.map(|trial| trial.number), [4, 3, 1, 5, 0, 2]);
     }
 
     #[test]

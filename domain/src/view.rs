@@ -1,4 +1,4 @@
-//! What people see: a plain picture of the engine's state, made by it after every change and never read back.
+//! What people see: the engine's state in plain words, made by it after every change and never read back.
 
 use std::fmt;
 
@@ -17,36 +17,6 @@ pub struct View {
     pub workers: Vec<WorkerView>,
     /// Sweeps by name.
     pub sweeps: Vec<SweepView>,
-}
-
-impl View {
-    /// Takes over what [`Engine::take_changes`](crate::engine::Engine::take_changes) told: the runs, and trials of sweeps, of
-    /// which something is different, and all workers.
-    pub fn put(&mut self, changes: View) {
-        let View { runs, workers, sweeps } = changes;
-        self.workers = workers;
-        put_sorted(&mut self.runs, runs, |run| &run.name);
-        for mut changed in sweeps {
-            match self.sweeps.binary_search_by(|sweep| sweep.name.cmp(&changed.name)) {
-                Ok(place) => {
-                    let mut trials = std::mem::take(&mut self.sweeps[place].trials);
-                    put_sorted(&mut trials, std::mem::take(&mut changed.trials), |trial| &trial.number);
-                    self.sweeps[place] = SweepView { trials, ..changed };
-                }
-                Err(place) => self.sweeps.insert(place, changed),
-            }
-        }
-    }
-}
-
-/// Puts each of `new` in the place of what has its key, or where it belongs.
-fn put_sorted<T, K: Ord>(sorted: &mut Vec<T>, new: Vec<T>, key: impl Fn(&T) -> &K) {
-    for one in new {
-        match sorted.binary_search_by(|other| key(other).cmp(key(&one))) {
-            Ok(place) => sorted[place] = one,
-            Err(place) => sorted.insert(place, one),
-        }
-    }
 }
 
 /// One sweep.
@@ -105,6 +75,18 @@ pub enum TrialState {
     Failed,
 }
 
+impl fmt::Display for TrialState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TrialState::Training => "training",
+            TrialState::Paused => "paused",
+            TrialState::Completed => "completed",
+            TrialState::Pruned => "pruned",
+            TrialState::Failed => "failed",
+        })
+    }
+}
+
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunView {
@@ -134,6 +116,21 @@ pub struct RunView {
     pub ended_at: Option<Time>,
     /// Groups lost to a failure so far.
     pub failures: u32,
+    /// The groups that formed for it, oldest first; of many, the newest ones.
+    pub groups: Vec<GroupView>,
+}
+
+/// A group that formed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// Its generation.
+    pub generation: Generation,
+    /// The step that it went on from.
+    pub step: Step,
+    /// When it formed.
+    pub at: Time,
+    /// Its members, by rank.
+    pub members: Vec<WorkerId>,
 }
 
 /// Where a run stands.
@@ -194,11 +191,22 @@ pub struct MeasurementView {
     pub eval_accuracy: MetricValue,
 }
 
+/// What the data of a run turned out to hold. Shown to people; decides nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DataFacts {
+    /// Training samples; 0 while unknown.
+    pub train_samples: u64,
+    /// Steps of the whole run; 0 while unknown.
+    pub total_steps: u64,
+}
+
 /// One committed checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointView {
     /// Steps completed in it.
     pub step: Step,
+    /// When it was committed.
+    pub at: Time,
     /// The manifest's path in the checkpoint store.
     pub manifest: String,
     /// BLAKE3 of the manifest.

@@ -13,7 +13,7 @@ use crate::v1;
 mod run;
 mod sweep;
 
-pub use self::run::{DataFacts, EVALS_SHOWN_MAX, run_to_wire};
+pub use self::run::{EVALS_SHOWN_MAX, run_to_wire};
 pub use self::sweep::{
     effort_to_wire, fact_from_json, fact_to_json, importances_to_wire, saved_to_wire, sweep_spec_from_json,
     sweep_spec_to_json, sweep_to_wire, sweep_trial_to_wire,

@@ -1,17 +1,9 @@
 use domain::ids::RunName;
+use domain::view::DataFacts;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::StoreError;
 use crate::error::column;
-
-/// What a run's data set turned out to hold. Shown to people; decides nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DataFacts {
-    /// Training samples.
-    pub train_samples: u64,
-    /// Steps of the whole run.
-    pub total_steps: u64,
-}
 
 pub(crate) fn set(connection: &Connection, run: &RunName, facts: DataFacts) -> Result<(), StoreError> {
     let DataFacts { train_samples, total_steps } = facts;

@@ -2,10 +2,11 @@
 
 use domain::engine::Event;
 use domain::ids::Time;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use crate::StoreError;
 use crate::error::column;
+use crate::records::page;
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,16 +46,40 @@ pub(crate) fn read(connection: &Connection) -> Result<Vec<JournalEntry>, StoreEr
     let mut select = connection.prepare("SELECT sequence, at_ms, event FROM journal ORDER BY sequence")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        let found = row.get::<_, i64>(0)? as u64;
+        let entry = entry(row)?;
         let missing = entries.len() as u64 + 1;
-        if found != missing {
-            return Err(StoreError::JournalGap { missing, found });
+        if entry.sequence != missing {
+            return Err(StoreError::JournalGap { missing, found: entry.sequence });
         }
-        let unreadable = |cause: String| StoreError::JournalRow { sequence: found, cause };
-        let at_ms: i64 = row.get(1)?;
-        let json = row.get_ref(2)?.as_str().map_err(|e| unreadable(e.to_string()))?;
-        let event = serde_json::from_str(json).map_err(|e| unreadable(e.to_string()))?;
-        entries.push(JournalEntry { sequence: found, at: Time(at_ms as u64), event });
+        entries.push(entry);
     }
     Ok(entries)
+}
+
+fn entry(row: &Row<'_>) -> Result<JournalEntry, StoreError> {
+    let sequence = row.get::<_, i64>(0)? as u64;
+    let unreadable = |cause: String| StoreError::JournalRow { sequence, cause };
+    let at_ms: i64 = row.get(1)?;
+    let json = row.get_ref(2)?.as_str().map_err(|e| unreadable(e.to_string()))?;
+    let event = serde_json::from_str(json).map_err(|e| unreadable(e.to_string()))?;
+    Ok(JournalEntry { sequence, at: Time(at_ms as u64), event })
+}
+
+/// Entries after number `after`, in order.
+pub(crate) fn read_after(connection: &Connection, after: u64, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+    let mut select = connection
+        .prepare_cached("SELECT sequence, at_ms, event FROM journal WHERE sequence > ?1 ORDER BY sequence LIMIT ?2")?;
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    let mut rows = select.query(params![after, page(limit) as i64])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        entries.push(entry(row)?);
+    }
+    Ok(entries)
+}
+
+/// The number of the newest entry; 0 if there is none.
+pub(crate) fn newest(connection: &Connection) -> Result<u64, StoreError> {
+    let mut select = connection.prepare_cached("SELECT ifnull(max(sequence), 0) FROM journal")?;
+    Ok(select.query_row([], |row| row.get::<_, i64>(0))? as u64)
 }

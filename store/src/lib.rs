@@ -6,6 +6,7 @@
 //! of manifests, written last and by the coordinator alone; a checkpoint without a manifest does not exist.
 
 mod checkpoint;
+mod efforts;
 mod error;
 mod facts;
 mod journal;
@@ -17,10 +18,11 @@ mod schema;
 mod store;
 mod writer;
 
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore, CommittedManifest, MANIFEST_VERSION, Manifest};
+pub use checkpoint::{
+    Checkpoint, CheckpointError, CheckpointStore, CommittedManifest, Layer, MANIFEST_VERSION, Manifest,
+};
 pub use error::StoreError;
-pub use facts::DataFacts;
 pub use journal::JournalEntry;
-pub use log::{LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogLine, NewLogLine};
+pub use log::{LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogFilter, LogLine, LogPage, NewLogLine};
 pub use records::{LEDGER_PAGE_BYTES_MAX, LedgerCursor, LedgerStep, PAGE_MAX};
 pub use store::Store;

@@ -59,18 +59,46 @@ pub(crate) fn append(connection: &Connection, run: &RunName, lines: &[NewLogLine
     Ok(())
 }
 
+/// Which lines of a log are looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogFilter {
+    /// Those with this text in them, whatever the case of ASCII letters.
+    pub text: Option<String>,
+    /// Those of this source.
+    pub source: Option<String>,
+}
+
+/// Where a page of a log lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogPage {
+    /// Behind this line.
+    After(u64),
+    /// Before this line.
+    Before(u64),
+    /// At the end.
+    Newest,
+}
+
 pub(crate) fn read(
     connection: &Connection,
     run: &RunName,
-    after_sequence: u64,
+    at: LogPage,
     limit: usize,
+    filter: &LogFilter,
 ) -> Result<Vec<LogLine>, StoreError> {
-    let mut select = connection.prepare_cached(
+    let number = |sequence: u64| i64::try_from(sequence).unwrap_or(i64::MAX);
+    let (after, before, order) = match at {
+        LogPage::After(after) => (number(after), i64::MAX, "ASC"),
+        LogPage::Before(end) => (0, number(end), "DESC"),
+        LogPage::Newest => (0, i64::MAX, "DESC"),
+    };
+    let mut select = connection.prepare_cached(&format!(
         "SELECT sequence, at_ms, source, level, text FROM log
-         WHERE run = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
-    )?;
-    let after = i64::try_from(after_sequence).unwrap_or(i64::MAX);
-    let lines = select.query_map(params![run.as_str(), after, page(limit) as i64], |row| {
+         WHERE run = ?1 AND sequence > ?2 AND sequence < ?6 AND (?3 IS NULL OR source = ?3)
+         AND (?4 IS NULL OR instr(lower(text), lower(?4)) > 0) ORDER BY sequence {order} LIMIT ?5",
+    ))?;
+    let LogFilter { text, source } = filter;
+    let found = select.query_map(params![run.as_str(), after, source, text, page(limit) as i64, before], |row| {
         Ok(LogLine {
             sequence: row.get::<_, i64>(0)? as u64,
             at_ms: row.get::<_, i64>(1)? as u64,
@@ -79,5 +107,9 @@ pub(crate) fn read(
             text: row.get(4)?,
         })
     })?;
-    Ok(lines.collect::<Result<_, _>>()?)
+    let mut lines: Vec<LogLine> = found.collect::<Result<_, _>>()?;
+    if order == "DESC" {
+        lines.reverse();
+    }
+    Ok(lines)
 }

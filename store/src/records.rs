@@ -3,13 +3,11 @@
 //! A run can go back to an earlier state and make steps again in a newer generation. Nothing is deleted then: the
 //! records left behind are marked, and the others are the *live lineage*, which holds each position once.
 
-use std::collections::BTreeSet;
-
-use domain::ids::{Generation, RunName, Step, WorkerId};
+use domain::ids::{Generation, RunName, Step};
 use domain::record::{EvalRecord, Position, Read, Record, StepRecord};
-use domain::results::Effort;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::efforts::{self, NewSteps};
 use crate::error::column;
 use crate::{StoreError, reads};
 
@@ -56,20 +54,23 @@ pub(crate) fn insert(connection: &Connection, run: &RunName, records: &[Record])
         "INSERT INTO records (run, step, kind, generation, rolled_back, loss, accuracy, samples)
          VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
     )?;
+    let name = run;
     let run = run.as_str();
     let mut is_covered =
         |step, generation| covered.query_row(params![run, step, generation], |row| row.get::<_, bool>(0));
+    let mut new_steps = NewSteps::default();
     for record in records {
         match record {
             Record::Step(r) => {
                 let StepRecord { step, generation, loss, grad_norm, lr, skipped, micros, micros_outside_model, reads } =
                     r;
                 let (step, generation) = (column("step", step.0)?, column("generation", generation.0)?);
-                insert_step.execute(params![
+                let rolled_back = is_covered(step, generation)?;
+                let inserted = insert_step.execute(params![
                     run,
                     step,
                     generation,
-                    is_covered(step, generation)?,
+                    rolled_back,
                     bits(*loss),
                     bits(*grad_norm),
                     bits(*lr),
@@ -78,6 +79,9 @@ pub(crate) fn insert(connection: &Connection, run: &RunName, records: &[Record])
                     column("time of a step", *micros_outside_model)?,
                     reads::encode(reads),
                 ])?;
+                if inserted > 0 {
+                    new_steps.add(r, rolled_back)?;
+                }
             }
             Record::Eval(r) => {
                 let EvalRecord { step, generation, loss, accuracy, samples } = r;
@@ -94,7 +98,7 @@ pub(crate) fn insert(connection: &Connection, run: &RunName, records: &[Record])
             }
         }
     }
-    Ok(())
+    new_steps.store(connection, name)
 }
 
 /// Marks what the run leaves behind when `generation` goes on from `step`.
@@ -104,6 +108,7 @@ pub(crate) fn roll_back(
     step: Step,
     generation: Generation,
 ) -> Result<(), StoreError> {
+    efforts::lose(connection, run, step, generation)?;
     let (step, generation) = (column("step", step.0)?, column("generation", generation.0)?);
     connection
         .prepare_cached("INSERT OR IGNORE INTO roll_backs (run, step, generation) VALUES (?1, ?2, ?3)")?
@@ -179,26 +184,31 @@ pub(crate) fn read_evals(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// What all steps of a run took, rolled back or not. The members of a group do not change within a generation, and each
-/// reads a part of every step; so they are counted in the first step of each.
-pub(crate) fn effort(connection: &Connection, run: &RunName) -> Result<Effort, StoreError> {
-    // SQLite gives columns beside a min() from the row that has it.
+/// Steps that were rolled back, by generation and then step.
+pub(crate) fn read_rolled_back(
+    connection: &Connection,
+    run: &RunName,
+    from: Step,
+    to: Step,
+    behind: Option<(Generation, Step)>,
+    limit: usize,
+) -> Result<Vec<StepRecord>, StoreError> {
     let mut select = connection.prepare_cached(
-        "SELECT min(step), count(*), sum(micros), reads FROM records WHERE run = ?1 AND kind = 0 GROUP BY generation",
+        "SELECT step, kind, generation, loss, grad_norm, lr, skipped, micros, micros_outside_model
+         FROM records WHERE run = ?1 AND rolled_back = 1 AND kind = 0 AND step BETWEEN ?2 AND ?3
+         AND (generation, step) > (?4, ?5) ORDER BY generation, step LIMIT ?6",
     )?;
-    let mut rows = select.query([run.as_str()])?;
-    let mut effort = Effort::default();
-    while let Some(row) = rows.next()? {
-        let step = row.get::<_, i64>(0)? as u64;
-        let blob = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
-        let reads =
-            reads::decode(blob).map_err(|cause| StoreError::DamagedRecord { run: run.to_string(), step, cause })?;
-        let members: BTreeSet<WorkerId> = reads.iter().map(|read| read.worker).collect();
-        let seconds = row.get::<_, i64>(2)? as f64 / 1e6;
-        effort.steps += row.get::<_, i64>(1)? as u64;
-        effort.worker_seconds += seconds * members.len().max(1) as f64;
-    }
-    Ok(effort)
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let (generation, step) = behind.map_or((-1, -1), |(generation, step)| (number(generation.0), number(step.0)));
+    let limit = page(limit) as i64;
+    let rows = select
+        .query_map(params![run.as_str(), number(from.0), number(to.0), generation, step, limit], record)?
+        .collect::<Result<Vec<_>, _>>()?;
+    let step = |record| match record {
+        Record::Step(step) => Some(step),
+        Record::Eval(_) => None,
+    };
+    Ok(rows.into_iter().filter_map(step).collect())
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {

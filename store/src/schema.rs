@@ -6,10 +6,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::StoreError;
+use crate::{StoreError, efforts};
 
 /// The newest schema version, kept in SQLite's `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// How much of the write-ahead log stays on disk after it was copied into the database.
 const WAL_BYTES_KEPT: i64 = 16 << 20;
@@ -69,6 +69,24 @@ CREATE TABLE data_facts (
 PRAGMA user_version = 1;
 ";
 
+/// What version 2 has beside version 1.
+const TABLES_2: &str = "
+-- Sums over the steps in `records`, rolled back or not.
+CREATE TABLE efforts (
+    run         TEXT NOT NULL,
+    generation  INTEGER NOT NULL,
+    members     INTEGER NOT NULL,            -- workers that made the steps
+    steps       INTEGER NOT NULL,
+    micros      INTEGER NOT NULL,
+    lost_micros INTEGER NOT NULL,            -- of micros, those of steps that were rolled back
+    PRIMARY KEY (run, generation)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX rolled_back_records ON records (run, kind, generation, step) WHERE rolled_back = 1;
+
+PRAGMA user_version = 2;
+";
+
 /// Opens the database for writing and brings it to the newest schema.
 pub(crate) fn open_for_writing(file: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(file)?;
@@ -86,9 +104,13 @@ pub(crate) fn open_for_writing(file: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
-    if version == 0 {
+    if version < VERSION {
         let transaction = connection.transaction()?;
-        transaction.execute_batch(TABLES)?;
+        if version < 1 {
+            transaction.execute_batch(TABLES)?;
+        }
+        transaction.execute_batch(TABLES_2)?;
+        efforts::fill(&transaction)?;
         transaction.commit()?;
     }
     Ok(connection)

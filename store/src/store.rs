@@ -1,19 +1,21 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use domain::engine::Event;
 use domain::ids::{Generation, RunName, Step, Time};
-use domain::record::{EvalRecord, Position, Record};
-use domain::results::Effort;
+use domain::record::{EvalRecord, Position, Record, StepRecord};
+use domain::results::{Effort, Goodput};
+use domain::view::DataFacts;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::lock::FolderLock;
 use crate::writer::{self, QUEUE_MAX, Read, Write};
 use crate::{
-    DataFacts, JournalEntry, LedgerCursor, LedgerStep, LogLine, NewLogLine, StoreError, facts, journal, log, records,
-    schema,
+    JournalEntry, LedgerCursor, LedgerStep, LogFilter, LogLine, LogPage, NewLogLine, StoreError, efforts, facts,
+    journal, log, records, schema,
 };
 
 /// The coordinator's memory: journal, records, log lines and data facts of all runs, in `STATE_DIR/phalanx.db`.
@@ -71,6 +73,16 @@ impl Store {
         self.write(move |connection| journal::append(connection, &lines)).await
     }
 
+    /// Entries of the journal after number `after`, in order, at most `limit` (1 to [`PAGE_MAX`](crate::PAGE_MAX)).
+    pub async fn read_journal(&self, after: u64, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        self.read(move |connection| journal::read_after(connection, after, limit)).await
+    }
+
+    /// The number of the newest entry of the journal; 0 if there is none.
+    pub async fn newest_entry(&self) -> Result<u64, StoreError> {
+        self.read(journal::newest).await
+    }
+
     /// Stores records of a run, all or none. A record that is there already changes nothing, nor does one of a position
     /// that the live lineage holds. A record that an earlier [`roll_back`](Self::roll_back) covers is stored as rolled
     /// back: what was left behind stays so, however late it arrives.
@@ -106,10 +118,31 @@ impl Store {
         self.read(move |connection| records::read_evals(connection, &run, after, limit)).await
     }
 
-    /// What all steps of a run took, those that were rolled back included.
-    pub async fn effort(&self, run: &RunName) -> Result<Effort, StoreError> {
+    /// Steps of a run that were rolled back, from step `from` to step `to`, by generation and then step, at most `limit`
+    /// (1 to [`PAGE_MAX`](crate::PAGE_MAX)), without the reads. Go on behind the last one.
+    pub async fn read_rolled_back(
+        &self,
+        run: &RunName,
+        from: Step,
+        to: Step,
+        behind: Option<(Generation, Step)>,
+        limit: usize,
+    ) -> Result<Vec<StepRecord>, StoreError> {
         let run = run.clone();
-        self.read(move |connection| records::effort(connection, &run)).await
+        self.read(move |connection| records::read_rolled_back(connection, &run, from, to, behind, limit)).await
+    }
+
+    /// What the steps of all trials of a sweep took, those that were rolled back included, by the run of the trial. Runs
+    /// without a step are absent.
+    pub async fn efforts(&self, sweep: &RunName) -> Result<BTreeMap<RunName, Effort>, StoreError> {
+        let sweep = sweep.clone();
+        self.read(move |connection| efforts::of_sweep(connection, &sweep)).await
+    }
+
+    /// How much of the time of a run's steps counts.
+    pub async fn goodput(&self, run: &RunName) -> Result<Goodput, StoreError> {
+        let run = run.clone();
+        self.read(move |connection| efforts::goodput(connection, &run)).await
     }
 
     /// The ledger after `after`, rolled-back steps included and marked, by step and then generation. At most `limit`
@@ -132,14 +165,25 @@ impl Store {
 
     /// Lines of a run's log after `after_sequence`, in order, at most `limit` (1 to [`PAGE_MAX`](crate::PAGE_MAX)).
     pub async fn read_log(&self, run: &RunName, after_sequence: u64, limit: usize) -> Result<Vec<LogLine>, StoreError> {
+        self.search_log(run, LogPage::After(after_sequence), limit, LogFilter::default()).await
+    }
+
+    /// As [`read_log`](Self::read_log), but only lines that pass `filter`, and perhaps the newest ones.
+    pub async fn search_log(
+        &self,
+        run: &RunName,
+        at: LogPage,
+        limit: usize,
+        filter: LogFilter,
+    ) -> Result<Vec<LogLine>, StoreError> {
         let run = run.clone();
-        self.read(move |connection| log::read(connection, &run, after_sequence, limit)).await
+        self.read(move |connection| log::read(connection, &run, at, limit, &filter)).await
     }
 
     /// Keeps what a run's data set holds; the last call counts.
-    pub async fn set_data_facts(&self, run: &RunName, train_samples: u64, total_steps: u64) -> Result<(), StoreError> {
+    pub async fn set_data_facts(&self, run: &RunName, facts: DataFacts) -> Result<(), StoreError> {
         let run = run.clone();
-        self.write(move |connection| facts::set(connection, &run, DataFacts { train_samples, total_steps })).await
+        self.write(move |connection| facts::set(connection, &run, facts)).await
     }
 
     /// What a run's data set holds, if that was told.
@@ -211,7 +255,7 @@ mod tests {
             Ok(())
         });
         let good = (0..20).map(|i| store.append_log(&run, vec![line(&format!("good {i}"))]));
-        let bad = store.set_data_facts(&run, 1, u64::MAX);
+        let bad = store.set_data_facts(&run, DataFacts { train_samples: 1, total_steps: u64::MAX });
         let release = async { drop(open_gate) };
         let (first, good, bad, ()) = futures::join!(first, join_all(good), bad, release);
 

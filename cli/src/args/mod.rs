@@ -14,8 +14,8 @@ pub(crate) use self::sweep::{
 };
 pub(crate) use self::verbs::{
     AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, CompletionsArgs,
-    CoordinatorServiceArgs, ExportArgs, LaunchArgs, ListArgs, LocalArgs, LogsArgs, ResumeArgs, SchemaArgs, SchemaOf,
-    StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
+    CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, ResumeArgs, SchemaArgs,
+    SchemaOf, StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
 };
 
 const EXIT_CODES: &str = "\
@@ -136,6 +136,8 @@ mod tests {
             "phalanx verify job.yaml --workers 3 --steps 20",
             "phalanx validate a.yaml b.yaml",
             "phalanx coordinator --listen 0.0.0.0:7070",
+            "phalanx coordinator --http 127.0.0.1:0",
+            "phalanx coordinator --http off",
             "phalanx worker --coordinator 127.0.0.1:7070 --bind 10.0.0.2 --threads 2 --orphan-limit 30",
             "phalanx worker --coordinator 127.0.0.1:7070 --profile traces --profile-steps 2-3",
             "phalanx completions zsh",
@@ -179,6 +181,7 @@ mod tests {
             ("phalanx worker --coordinator http://a:1 --bind nowhere", ValueValidation),
             ("phalanx verify job.yaml --workers 1", ValueValidation),
             ("phalanx coordinator --listen nowhere", ValueValidation),
+            ("phalanx coordinator --http on", ValueValidation),
             ("phalanx completions cobol", clap::error::ErrorKind::InvalidValue),
         ] {
             assert_eq!(parse(line).map(|_| ()), Err(kind), "{line}");

@@ -1,6 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use domain::ids::RunName;
@@ -226,8 +227,31 @@ pub(crate) struct CoordinatorServiceArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub(crate) listen: SocketAddr,
+    /// Where to serve the dashboard and its API, or `off`
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7788")]
+    pub(crate) http: Http,
     #[command(flatten)]
     pub(crate) state_dir: StateDirArgs,
+}
+
+/// Where the dashboard is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Http {
+    /// At this address.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl FromStr for Http {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Http::Off),
+            address => address.parse().map(Http::At).map_err(|e| format!("{e}; it is IP:PORT or `off`")),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

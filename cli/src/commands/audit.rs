@@ -89,19 +89,7 @@ fn report_text(report: &AuditReport) -> String {
         count(*rolled_back_steps, "step"),
         count(*rolled_back_samples, "sample"),
     ));
-    let mut verdict = format!("{} missing, {} duplicated", total.missing, total.duplicated);
-    for (number, what) in [
-        (total.foreign, "foreign"),
-        (report.missing_steps, "steps not in the ledger"),
-        (report.repeated_steps, "steps in it again"),
-        (report.unknown_steps, "steps of no such run"),
-        (report.reordered, "micro-batches in another order"),
-    ] {
-        if number > 0 {
-            verdict.push_str(&format!(", {number} {what}"));
-        }
-    }
-    lines.push(verdict);
+    lines.push(report.verdict());
     lines.join("\n")
 }
 

@@ -4,7 +4,7 @@ use anyhow::Context;
 use domain::engine::Timing;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::CoordinatorServiceArgs;
+use crate::args::{CoordinatorServiceArgs, Http};
 use crate::embedded::{self, bind, reach, url_of};
 use crate::exit::{Exit, Failure};
 use crate::interrupts::Interrupts;
@@ -17,12 +17,19 @@ pub(crate) async fn run(args: CoordinatorServiceArgs) -> Result<Exit, Failure> {
         let message = format!("state directory {} is in use by the coordinator at {url}", state_dir.display());
         return Err(Failure::config(anyhow::Error::msg(message)).hint("--state-dir DIR takes another folder"));
     }
-    let listener = bind(args.listen).await?;
+    let listener = bind("--listen", args.listen).await?;
+    let http = match args.http {
+        Http::At(address) => Some(bind("--http", address).await?),
+        Http::Off => None,
+    };
     let url = url_of(listener.local_addr()?);
-    let ready = format!("coordinator at {url} with its state in {}", state_dir.display());
+    let mut ready = format!("coordinator at {url} with its state in {}", state_dir.display());
+    if let Some(http) = &http {
+        ready.push_str(&format!("\ndashboard at {}", url_of(http.local_addr()?)));
+    }
     let config = coordinator::Config { state_dir, timing: Timing::default() };
     let shutdown = CancellationToken::new();
-    let service = coordinator::run(config, listener, shutdown.clone());
+    let service = coordinator::run(config, listener, http, shutdown.clone());
     let asked = async {
         interrupts.next().await;
         shutdown.cancel();

@@ -1,7 +1,7 @@
 //! `phalanx explain`: what became of a trial, and why.
 
 use domain::ids::RunName;
-use domain::search::study::{AfterFailure, Fact};
+use domain::search::study::Fact;
 use domain::spec::sweep::Words;
 use proto::v1::{Sweep, TrialState};
 use serde_json::json;
@@ -39,8 +39,8 @@ pub(crate) async fn run(args: ExplainArgs) -> Result<Exit, Failure> {
     }
     let mut lines = vec![sweep::trial_text(&found, &trial, width), String::new()];
     let words = Words { objectives: &objectives, unit };
-    let facts = facts.iter().filter_map(|fact| fact_line(fact, words));
-    lines.extend(facts.map(|line| wrap(&line, 2, width)));
+    let facts = facts.iter().filter_map(|fact| words.fact(fact));
+    lines.extend(facts.map(|line| wrap(&escape(&line), 2, width)));
     print(&lines.join("\n"))?;
     Ok(Exit::Done)
 }
@@ -56,27 +56,6 @@ fn trial(text: &str) -> Result<(RunName, u32), Failure> {
     parsed.ok_or_else(|| {
         let message = format!("{:?} is not of the form SWEEP/NUMBER", escape(text));
         Failure::config(anyhow::Error::msg(message)).hint("phalanx sweep show SWEEP lists trials")
-    })
-}
-
-fn fact_line(fact: &Fact, words: Words<'_>) -> Option<String> {
-    let length = |budget: u64| words.length(budget);
-    Some(match fact {
-        Fact::Started { target, parent: None, .. } => format!("started, to rest after {}", length(*target)),
-        Fact::Started { target, parent: Some(parent), .. } => {
-            let (trial, budget) = (parent.trial, length(parent.budget));
-            format!("started as a copy of trial {trial} after {budget}, to rest after {}", length(*target))
-        }
-        Fact::Resumed { target, .. } => format!("taken up again, to rest after {}", length(*target)),
-        Fact::Rested { budget, losses, decision, .. } => {
-            format!("rested after {} with {}: {}", length(*budget), words.losses(losses), words.decision(decision))
-        }
-        Fact::Failed { cause, after, .. } => match after {
-            AfterFailure::Retry { .. } => format!("an attempt failed, and another is made: {}", escape(cause)),
-            AfterFailure::Failed { .. } => format!("failed: {}", escape(cause)),
-        },
-        Fact::Ended { reason, .. } => format!("stopped: {}", words.stop(reason)),
-        Fact::OutOfTime { .. } | Fact::Waited | Fact::Finished { .. } => return None,
     })
 }
 

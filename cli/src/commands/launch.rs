@@ -11,11 +11,12 @@ use worker::Profiling;
 use crate::args::{LaunchArgs, LocalArgs};
 use crate::client::Client;
 use crate::cluster::{Cluster, Ending, start_coordinator};
+use crate::embedded::ANY_LOCAL_PORT;
 use crate::exit::{Exit, Failure};
 use crate::follow::{self, Ended};
 use crate::interrupts::Interrupts;
 use crate::job::{self, Overrides};
-use crate::output::Show;
+use crate::output::{Place, Show};
 use crate::profile;
 
 pub(crate) async fn run(args: LaunchArgs) -> Result<Exit, Failure> {
@@ -32,7 +33,7 @@ async fn on_running_cluster(url: &str, spec: &JobSpec, json: bool) -> Result<Exi
     let mut client = Client::connect(url).await?;
     let run = submit(&mut client, spec).await?;
     let mut show = Show::new(json);
-    show.started(&run, client.url(), None)?;
+    show.started(&run, &Place::of(client.url()))?;
     let ended = follow::follow(&client, &run, None, &mut show, &mut interrupts, &mut None).await?;
     follow::conclude(ended, &run.name, &show)
 }
@@ -40,12 +41,14 @@ async fn on_running_cluster(url: &str, spec: &JobSpec, json: bool) -> Result<Exi
 async fn on_own_cluster(args: &LaunchArgs, spec: &JobSpec) -> Result<Exit, Failure> {
     let state_dir = &args.place.state_dir.state_dir;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
-    let submitted = start_coordinator(state_dir, args.local.listen, async |client| submit(client, spec).await);
+    let submitted = start_coordinator(state_dir, args.local.listen, Some(ANY_LOCAL_PORT), async |client| {
+        submit(client, spec).await
+    });
     let (embedded, client, run) = submitted.await?;
     let profile = profiling(&args.local, state_dir, &run)?;
     let cluster = Cluster::complete(embedded, state_dir, spec.workers, args.local.threads, profile).await?;
     let mut show = Show::new(args.json);
-    show.started(&run, client.url(), Some(spec.workers))?;
+    show.started(&run, &Place::own(&cluster.embedded, spec.workers))?;
     train(cluster, &client, &run, &mut show, &mut interrupts).await
 }
 

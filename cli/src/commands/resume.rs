@@ -9,12 +9,13 @@ use crate::args::ResumeArgs;
 use crate::client::{Client, spec_of};
 use crate::cluster::{Cluster, start_coordinator};
 use crate::commands::{self, launch};
+use crate::embedded::ANY_LOCAL_PORT;
 use crate::exit::{Exit, Failure};
 use crate::follow::{self, is_ended};
 use crate::follow_sweep;
 use crate::interrupts::Interrupts;
 use crate::job;
-use crate::output::{Show, sweep};
+use crate::output::{Place, Show, sweep};
 use crate::session::{live_coordinator, must_exist};
 
 pub(crate) async fn run(args: ResumeArgs) -> Result<Exit, Failure> {
@@ -40,7 +41,7 @@ async fn on_running_cluster(url: &str, args: &ResumeArgs) -> Result<Exit, Failur
     let run = client.run(&args.run).await?;
     client.resume(&args.run).await?;
     let mut show = Show::new(args.json);
-    show.started(&run, client.url(), None)?;
+    show.started(&run, &Place::of(client.url()))?;
     let ended = follow::follow(&client, &run, None, &mut show, &mut interrupts, &mut None).await?;
     follow::conclude(ended, &run.name, &show)
 }
@@ -49,21 +50,23 @@ async fn on_own_cluster(args: &ResumeArgs) -> Result<Exit, Failure> {
     let state_dir = &args.place.state_dir.state_dir;
     must_exist(state_dir)?;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
-    let taken_up = start_coordinator(state_dir, args.local.listen, async |client| take_up(client, args).await);
+    let taken_up = start_coordinator(state_dir, args.local.listen, Some(ANY_LOCAL_PORT), async |client| {
+        take_up(client, args).await
+    });
     let (embedded, client, taken_up) = taken_up.await?;
     let (run, workers) = match taken_up {
         TakenUp::Run(run, workers) => (*run, workers),
         TakenUp::Sweep(begun, workers) => {
             let cluster = Cluster::complete(embedded, state_dir, workers, args.local.threads, None).await?;
             let show = sweep::Show::new(args.json);
-            show.started(&begun, client.url(), Some(workers))?;
+            show.started(&begun, &Place::own(&cluster.embedded, workers))?;
             return commands::sweep::train(cluster, &client, &args.run, &show, &mut interrupts).await;
         }
     };
     let profile = launch::profiling(&args.local, state_dir, &run)?;
     let cluster = Cluster::complete(embedded, state_dir, workers, args.local.threads, profile).await?;
     let mut show = Show::new(args.json);
-    show.started(&run, client.url(), Some(workers))?;
+    show.started(&run, &Place::own(&cluster.embedded, workers))?;
     launch::train(cluster, &client, &run, &mut show, &mut interrupts).await
 }
 

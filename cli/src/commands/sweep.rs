@@ -10,11 +10,12 @@ use crate::args::{SweepArgs, SweepRunArgs, SweepVerb};
 use crate::client::Client;
 use crate::cluster::{Cluster, Ending, start_coordinator};
 use crate::commands::sweep_results;
+use crate::embedded::ANY_LOCAL_PORT;
 use crate::exit::{Exit, Failure};
 use crate::follow_sweep::{self, SweepEnded};
 use crate::interrupts::Interrupts;
 use crate::job;
-use crate::output::sweep;
+use crate::output::{Place, sweep};
 
 pub(crate) async fn run(args: SweepArgs) -> Result<Exit, Failure> {
     match args.verb {
@@ -42,7 +43,7 @@ async fn on_running_cluster(url: &str, spec: &SweepSpec, json: bool) -> Result<E
     let mut client = Client::connect(url).await?;
     let begun = submit(&mut client, spec).await?;
     let show = sweep::Show::new(json);
-    show.started(&begun, client.url(), None)?;
+    show.started(&begun, &Place::of(client.url()))?;
     let ended = follow_sweep::follow(&client, &spec.name, None, &show, &mut interrupts).await?;
     follow_sweep::conclude(ended, &spec.name, &show)
 }
@@ -52,11 +53,12 @@ async fn on_own_cluster(args: &SweepRunArgs, spec: &SweepSpec) -> Result<Exit, F
     let workers = args.workers.unwrap_or_else(|| workers_for(spec));
     check_workers(spec, workers)?;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
-    let submitted = start_coordinator(state_dir, args.listen, async |client| submit(client, spec).await);
+    let submitted =
+        start_coordinator(state_dir, args.listen, Some(ANY_LOCAL_PORT), async |client| submit(client, spec).await);
     let (embedded, client, begun) = submitted.await?;
     let cluster = Cluster::complete(embedded, state_dir, workers, args.threads, None).await?;
     let show = sweep::Show::new(args.json);
-    show.started(&begun, client.url(), Some(workers))?;
+    show.started(&begun, &Place::own(&cluster.embedded, workers))?;
     train(cluster, &client, &spec.name, &show, &mut interrupts).await
 }
 

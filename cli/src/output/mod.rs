@@ -12,12 +12,37 @@ mod wrap;
 
 use std::io::Write;
 
+use crate::embedded::Embedded;
+
 pub(crate) use self::escape::{escape, escape_lines};
 pub(crate) use self::progress::{Change, Tracker, percent, run_state_name};
 pub(crate) use self::show::{Show, Summary};
 pub(crate) use self::table::{table, table_within};
 pub(crate) use self::time::{duration, utc};
 pub(crate) use self::wrap::{terminal_width, wrap};
+
+/// Where a run or sweep that is followed trains.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    /// The URL of the coordinator.
+    coordinator: &'a str,
+    /// The URL of the dashboard, if the coordinator is ours.
+    dashboard: Option<&'a str>,
+    /// Workers on this machine, if they are ours.
+    workers: Option<u32>,
+}
+
+impl<'a> Place<'a> {
+    /// A cluster that runs without us.
+    pub(crate) fn of(coordinator: &'a str) -> Self {
+        Self { coordinator, dashboard: None, workers: None }
+    }
+
+    /// A cluster of our own.
+    pub(crate) fn own(embedded: &'a Embedded, workers: u32) -> Self {
+        Self { coordinator: embedded.url(), dashboard: embedded.dashboard(), workers: Some(workers) }
+    }
+}
 
 /// Writes a line of data. An error means that nobody reads any more, and ends the command.
 pub(crate) fn print(line: &str) -> std::io::Result<()> {

@@ -10,7 +10,7 @@ use proto::v1::{Checkpoint, Run, RunState, StepPoint};
 use serde_json::json;
 
 use super::progress::{Change, Rate, percent, run_state_name};
-use super::{count, duration, escape, json, note, print, worker_name};
+use super::{Place, count, duration, escape, json, note, print, worker_name};
 use crate::workers::WorkerEvent;
 
 /// Plain lines about steps come no more often than this: a log file of a long run stays readable.
@@ -76,16 +76,26 @@ impl Show {
     }
 
     /// The run begins to be watched.
-    pub(crate) fn started(&self, run: &Run, coordinator: &str, workers: Option<u32>) -> std::io::Result<()> {
+    pub(crate) fn started(&self, run: &Run, place: &Place<'_>) -> std::io::Result<()> {
+        let Place { coordinator, dashboard, workers } = *place;
         let Show::Json = self else {
             let workers = workers.map(|n| format!(" with {} on this machine", count(u64::from(n), "worker")));
             self.say(&format!("training {}{}", escape(&run.name), workers.as_deref().unwrap_or_default()));
+            if let Some(url) = dashboard {
+                self.say(&format!("dashboard at {url}"));
+            }
             if workers.is_none() && run.state() == RunState::Waiting {
                 self.say(&waiting_line(&run.reason));
             }
             return Ok(());
         };
-        let line = json!({ "event": "started", "run": run.name, "coordinator": coordinator, "workers": workers });
+        let line = json!({
+            "event": "started",
+            "run": run.name,
+            "coordinator": coordinator,
+            "dashboard": dashboard,
+            "workers": workers,
+        });
         print(&line.to_string())
     }
 

@@ -3,18 +3,18 @@
 mod columns;
 mod results;
 
-use std::cmp::Ordering;
 use std::time::Duration;
 
+use domain::results::{Standing, best_first};
 use domain::search::{Configuration, Value as Tried};
-use domain::spec::sweep::{Goal, Objective, SweepSpec};
+use domain::spec::sweep::{Objective, SweepSpec};
 use proto::convert;
 use proto::v1::{Sweep, SweepTrial, TrialState};
 use serde_json::{Value, json};
 
 pub(crate) use self::columns::{Column, columns, csv, csv_rows};
 pub(crate) use self::results::results_json;
-use super::{count, duration, escape, note, print, run_state_name, table_within, terminal_width, wrap};
+use super::{Place, count, duration, escape, note, print, run_state_name, table_within, terminal_width, wrap};
 use crate::client::SweepResults;
 use crate::workers::WorkerEvent;
 
@@ -32,17 +32,27 @@ impl Show {
     }
 
     /// The sweep was handed in.
-    pub(crate) fn started(&self, sweep: &Sweep, coordinator: &str, workers: Option<u32>) -> std::io::Result<()> {
+    pub(crate) fn started(&self, sweep: &Sweep, place: &Place<'_>) -> std::io::Result<()> {
+        let Place { coordinator, dashboard, workers } = *place;
         match self {
             Show::Lines => {
                 let workers = workers.map(|n| format!(" with {} on this machine", count(u64::from(n), "worker")));
                 note(&format!("sweep {}{}", escape(&sweep.name), workers.unwrap_or_default()));
+                if let Some(url) = dashboard {
+                    note(&format!("dashboard at {url}"));
+                }
                 Ok(())
             }
-            Show::Json => print(
-                &json!({ "event": "started", "sweep": sweep.name, "coordinator": coordinator, "workers": workers })
-                    .to_string(),
-            ),
+            Show::Json => {
+                let line = json!({
+                    "event": "started",
+                    "sweep": sweep.name,
+                    "coordinator": coordinator,
+                    "dashboard": dashboard,
+                    "workers": workers,
+                });
+                print(&line.to_string())
+            }
         }
     }
 
@@ -145,17 +155,14 @@ fn short(value: &Tried) -> String {
 
 /// The order from best to worst: by the first objective, trials without a finite value last.
 pub(crate) fn ranked(sweep: &Sweep) -> Vec<&SweepTrial> {
-    let goal = objectives(sweep).first().map_or(Goal::Minimize, |objective| objective.goal);
-    let loss = |trial: &SweepTrial| {
-        let value = trial.values.first().copied().unwrap_or(f64::NAN);
-        let loss = if goal == Goal::Maximize { -value } else { value };
-        if loss.is_nan() { f64::INFINITY } else { loss }
+    let objectives = objectives(sweep);
+    let standing = |trial: &SweepTrial| Standing {
+        value: trial.values.first().copied(),
+        budget: trial.budget,
+        number: trial.number,
     };
     let mut trials: Vec<&SweepTrial> = sweep.trials.iter().collect();
-    trials.sort_by(|a, b| {
-        let by_loss = loss(a).partial_cmp(&loss(b)).unwrap_or(Ordering::Equal);
-        by_loss.then(b.budget.cmp(&a.budget)).then(a.number.cmp(&b.number))
-    });
+    trials.sort_by(|a, b| best_first(objectives.first(), standing(a), standing(b)));
     trials
 }
 

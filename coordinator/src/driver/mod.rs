@@ -26,21 +26,23 @@ mod restart;
 mod round;
 mod settle;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use domain::engine::{Engine, Timing};
 use domain::ids::{RunName, Time, TrialId, WorkerId};
+use domain::picture::Picture;
 use domain::view::{RunState, View};
 use store::{CheckpointStore, JournalEntry, Store, StoreError};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::clock::Clock;
 use crate::connections::Connections;
 use crate::effects::{self, Hands};
-use crate::picture::Picture;
+use crate::metrics::Metrics;
 
 use self::requests::UserRequest;
 
@@ -61,6 +63,9 @@ pub(crate) struct Driver {
     checkpoint_url: String,
     store: Store,
     hands: Hands,
+    metrics: Metrics,
+    /// When the group was lost of runs that have no other one yet.
+    lost_since: BTreeMap<RunName, Instant>,
     connections: Connections,
     /// Paths of manifests that are being written.
     committing: BTreeSet<String>,
@@ -85,6 +90,7 @@ impl From<StoreError> for Stopped {
 /// What the driver is made of.
 pub(crate) struct Parts {
     pub(crate) timing: Timing,
+    pub(crate) metrics: Metrics,
     pub(crate) checkpoint_url: String,
     pub(crate) store: Store,
     pub(crate) checkpoints: CheckpointStore,
@@ -95,7 +101,7 @@ pub(crate) struct Parts {
 impl Driver {
     /// Brings back what `journal` tells, and looks where things stand now.
     pub(crate) async fn start(parts: Parts, journal: Vec<JournalEntry>) -> Result<(Self, Handle), StoreError> {
-        let Parts { timing, checkpoint_url, store, checkpoints, tasks, shutdown } = parts;
+        let Parts { timing, metrics, checkpoint_url, store, checkpoints, tasks, shutdown } = parts;
         let (ask, requests) = mpsc::channel(REQUESTS_MAX);
         let (happened, messages) = mpsc::channel(MESSAGES_MAX);
         let (publish, picture) = watch::channel(Arc::default());
@@ -109,6 +115,8 @@ impl Driver {
             checkpoint_url,
             store,
             hands: Hands { checkpoints, tasks, happened, shutdown },
+            metrics,
+            lost_since: BTreeMap::new(),
             connections: Connections::default(),
             committing: BTreeSet::new(),
             picture: Picture::default(),
@@ -158,16 +166,16 @@ impl Driver {
 
     /// Takes over what is different of the engine, and cleans up behind runs that have just completed.
     fn look(&mut self) {
-        let workers = self.picture.view.workers.len();
+        let workers = self.picture.workers().len();
         let completed = self.take_over();
         for run in &completed {
             let trial = only_trial(run);
-            let saved = self.picture.run(run).into_iter().flat_map(|r| &r.checkpoints).map(|c| &c.manifest);
+            let saved = self.picture.run(run).into_iter().flat_map(|r| &r.view.checkpoints).map(|c| &c.manifest);
             let kept: BTreeSet<String> = saved.chain(&self.committing).cloned().collect();
             effects::sweep_in_background(&self.hands, trial, kept.into_iter().collect());
         }
-        if workers != self.picture.view.workers.len() {
-            let known: BTreeSet<WorkerId> = self.picture.view.workers.iter().map(|w| w.info.id).collect();
+        if workers != self.picture.workers().len() {
+            let known: BTreeSet<WorkerId> = self.picture.workers().iter().map(|w| w.info.id).collect();
             self.connections.forget_unless(|worker| known.contains(&worker));
         }
     }
@@ -175,27 +183,36 @@ impl Driver {
     /// Takes over what is different of the engine. Tells which runs have completed since.
     fn take_over(&mut self) -> Vec<RunName> {
         let changes = self.engine.take_changes();
-        let was_completed = |name: &RunName| self.picture.run(name).is_some_and(|run| run.state == RunState::Completed);
+        let was_completed =
+            |name: &RunName| self.picture.run(name).is_some_and(|run| run.view.state == RunState::Completed);
         let completed = changes.runs.iter().filter(|run| run.state == RunState::Completed && !was_completed(&run.name));
         let completed = completed.map(|run| run.name.clone()).collect();
-        self.note_specs(&changes);
-        self.picture.view.put(changes);
+        self.observe_groups(&changes);
+        self.picture.put(changes, &self.engine);
         completed
     }
 
-    /// Keeps what runs and sweeps were asked to be; that never changes.
-    fn note_specs(&mut self, changes: &View) {
-        let Picture { specs, sweep_specs, .. } = &mut self.picture;
-        for name in changes.runs.iter().map(|run| &run.name) {
-            if !specs.contains_key(name) {
-                specs.extend(self.engine.spec(name).map(|spec| (name.clone(), Arc::new(spec.clone()))));
+    /// Counts the groups that formed, and times how long runs were without one.
+    fn observe_groups(&mut self, changes: &View) {
+        let now = Instant::now();
+        for run in &changes.runs {
+            let Some(before) = self.picture.run(&run.name).map(|before| &before.view) else { continue };
+            let newest = before.groups.last().map(|group| group.generation);
+            let formed = run.groups.iter().filter(|group| newest.is_none_or(|newest| group.generation > newest));
+            self.metrics.formations.increment(formed.count() as u64);
+            if run.failures > before.failures {
+                self.lost_since.entry(run.name.clone()).or_insert(now);
+            }
+            if run.state == RunState::Running || run.state.is_ended() {
+                let since = self.lost_since.remove(&run.name).filter(|_| run.state == RunState::Running);
+                since.into_iter().for_each(|since| self.metrics.recovery.record(now.duration_since(since)));
             }
         }
-        for name in changes.sweeps.iter().map(|sweep| &sweep.name) {
-            if !sweep_specs.contains_key(name) {
-                sweep_specs.extend(self.engine.sweep_spec(name).map(|spec| (name.clone(), Arc::new(spec.clone()))));
-            }
-        }
+    }
+
+    /// What the engine is told the time is.
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 
     fn publish(&self) {

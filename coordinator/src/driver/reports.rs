@@ -3,7 +3,8 @@
 use domain::engine::{Event, LossCause, Running, WorkerInfo};
 use domain::ids::{RunName, Step, TrialId, WorkerId};
 use domain::record::{EvalRecord, Record, StepRecord};
-use proto::convert::{Command, DataFacts, LogLine, Report};
+use domain::view::DataFacts;
+use proto::convert::{Command, LogLine, Report};
 use store::{CheckpointStore, NewLogLine};
 use tracing::{debug, info};
 
@@ -174,13 +175,13 @@ impl Driver {
     }
 
     fn knows(&self, trial: &TrialId) -> bool {
-        trial.number == 0 && self.picture.specs.contains_key(&trial.run)
+        trial.number == 0 && self.picture.run(&trial.run).is_some()
     }
 
     /// Whether the engine was told of the evaluation at `step` before.
     fn is_measured(&self, run: &RunName, step: Step) -> bool {
         let run = self.picture.run(run);
-        run.is_some_and(|run| run.measurements.binary_search_by(|m| m.step.cmp(&step)).is_ok())
+        run.is_some_and(|run| run.view.measurements.binary_search_by(|m| m.step.cmp(&step)).is_ok())
     }
 }
 
@@ -235,6 +236,7 @@ mod tests {
     use super::super::Parts;
     use super::*;
     use crate::clock::Clock;
+    use crate::metrics::Metrics;
 
     /// A driver that nobody runs: the test hands it messages and moves its clock.
     async fn driver(folder: &std::path::Path) -> Driver {
@@ -242,6 +244,7 @@ mod tests {
         let checkpoint_url = format!("file://{}", folder.display());
         let parts = Parts {
             timing: Timing::default(),
+            metrics: Metrics::new(),
             checkpoints: CheckpointStore::open(&checkpoint_url).unwrap(),
             checkpoint_url,
             store,

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use domain::engine::{Event, Refusal};
 use domain::ids::RunName;
+use domain::picture::Picture;
 use domain::search::study::Fact;
 use store::StoreError;
 use tokio::sync::{mpsc, oneshot, watch};
-
-use crate::picture::Picture;
+use tokio::time::Instant;
 
 use super::settle::may_pass;
 use super::{Driver, Message, Stopped};
@@ -87,8 +87,10 @@ impl Driver {
             Err(refusal) => Err(RequestError::Refused(refusal)),
             Ok(()) => {
                 let now = self.clock.now();
+                let began = Instant::now();
                 match self.store.append(vec![(now, event.clone())]).await {
                     Ok(()) => {
+                        self.metrics.journalled(1, began.elapsed());
                         self.apply(now, vec![event]).await?;
                         Ok(())
                     }

@@ -1,9 +1,10 @@
 //! Starting again: what the journal tells, and what became durable without it.
 
+use std::sync::Arc;
+
 use domain::engine::Event;
+use domain::picture::RunPicture;
 use domain::record::Record;
-use domain::view::RunView;
-use proto::convert::DataFacts;
 use store::{JournalEntry, PAGE_MAX};
 use tracing::info;
 
@@ -20,20 +21,20 @@ impl Driver {
         }
         let _completed_then = self.take_over();
         if events > 0 {
-            info!(events, runs = self.picture.view.runs.len(), "journal replayed");
+            info!(events, runs = self.picture.runs().len(), "journal replayed");
         }
     }
 
     /// Asks the engine what may have been left undone, and tells it what became durable without its knowledge.
     pub(super) async fn reconcile(&mut self) -> Result<(), Stopped> {
         self.settle(Round { events: vec![Event::Restarted], ..Round::default() }).await?;
-        let runs: Vec<RunView> = self.picture.view.runs.clone();
+        let runs: Vec<Arc<RunPicture>> = self.picture.runs().cloned().collect();
         for run in runs {
-            if let Some(data) = self.store.data_facts(&run.name).await? {
-                let store::DataFacts { train_samples, total_steps } = data;
-                self.picture.data.insert(run.name.clone(), DataFacts { train_samples, total_steps });
+            let name = &run.view.name;
+            if let Some(data) = self.store.data_facts(name).await? {
+                self.picture.set_data(name, data);
             }
-            self.read_newest(&run.name).await?;
+            self.read_newest(name).await?;
             let round = self.what_the_engine_missed(&run).await?;
             self.settle(round).await?;
         }
@@ -42,8 +43,9 @@ impl Driver {
 
     /// How far a run's records go, and evaluations whose record is durable but whose fact is not: the process may have
     /// ended between the two, and the worker that would tell it again may be gone.
-    async fn what_the_engine_missed(&self, run: &RunView) -> Result<Round, Stopped> {
+    async fn what_the_engine_missed(&self, run: &RunPicture) -> Result<Round, Stopped> {
         let mut round = Round::default();
+        let run = &run.view;
         let trial = only_trial(&run.name);
         let position = self.store.newest_position(&run.name).await?;
         round.advanced.insert(run.name.clone(), position);

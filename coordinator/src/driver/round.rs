@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::engine::Event;
 use domain::ids::{RunName, TrialId, WorkerId};
 use domain::record::{Position, Record, StepRecord};
-use proto::convert::{DataFacts, Report};
+use domain::view::DataFacts;
+use proto::convert::Report;
 use store::NewLogLine;
 
 use super::Message;

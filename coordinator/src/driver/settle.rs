@@ -1,14 +1,15 @@
 //! Settling a round: durable, told, done, seen, acknowledged, in this order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use domain::engine::Event;
-use domain::ids::{RunName, Step, Time};
+use domain::engine::{Deadline, Event, LossCause};
+use domain::ids::{RunName, Step, Time, WorkerId};
 use domain::record::{Position, Record};
 use futures::future::try_join_all;
-use proto::convert::{Command, DataFacts};
+use proto::convert::Command;
 use store::{NewLogLine, StoreError};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::effects::{self, ForDriver};
@@ -29,8 +30,8 @@ impl Driver {
         let store = self.store.clone();
         self.until_durable(|| async {
             try_join_all(records.iter().map(|(run, records)| store.insert_records(run, records.clone()))).await?;
-            for (run, DataFacts { train_samples, total_steps }) in &data {
-                store.set_data_facts(run, *train_samples, *total_steps).await?;
+            for (run, data) in &data {
+                store.set_data_facts(run, *data).await?;
             }
             Ok(())
         })
@@ -38,14 +39,20 @@ impl Driver {
         let now = self.clock.now();
         let facts: Vec<(Time, Event)> = events.iter().filter(|e| e.is_fact()).map(|e| (now, e.clone())).collect();
         if !facts.is_empty() {
+            let began = Instant::now();
             self.until_durable(|| store.append(facts.clone())).await?;
+            self.metrics.journalled(facts.len(), began.elapsed());
         }
+        for (run, data) in data {
+            self.picture.set_data(&run, data);
+        }
+        self.observe_records(&records);
+        self.observe_losses(&events);
         for (run, step) in newest {
-            if self.picture.newest.get(&run).is_none_or(|known| known.step < step.step) {
-                self.picture.newest.insert(run, step);
+            if self.newest_step(&run).is_none_or(|known| known < step.step) {
+                self.picture.set_newest(&run, Some(step));
             }
         }
-        self.picture.data.extend(data);
         // The records came before the facts, and were looked at under the generations that are still the newest.
         let mut told: Vec<Event> =
             advanced.into_iter().filter_map(|(run, position)| self.advanced(&run, position)).collect();
@@ -59,15 +66,49 @@ impl Driver {
         }
         left.into_iter().for_each(|worker| self.connections.close(worker));
         if !lines.is_empty() {
+            let runs: BTreeSet<RunName> = lines.iter().map(|(run, _)| run.clone()).collect();
             self.write_lines(lines).await;
+            runs.iter().for_each(|run| self.picture.touch(run));
             self.publish();
         }
         Ok(())
     }
 
+    /// Counts what was stored, and each new step once.
+    fn observe_records(&self, records: &[(RunName, Vec<Record>)]) {
+        for (name, records) in records {
+            self.metrics.records_stored.increment(records.len() as u64);
+            let Some(run) = self.picture.run(name) else { continue };
+            let mut newest = self.newest_step(name).unwrap_or_default();
+            for record in records {
+                if let Record::Step(step) = record
+                    && step.step > newest
+                    && self.engine.counts(name, step.generation, step.step)
+                {
+                    self.metrics.step(step, run.samples_of(step));
+                    newest = step.step;
+                }
+            }
+        }
+    }
+
+    /// Counts the workers that are gone.
+    fn observe_losses(&self, events: &[Event]) {
+        let is_known = |id: &WorkerId| self.picture.workers().iter().any(|worker| worker.info.id == *id);
+        for event in events {
+            match event {
+                Event::Lost { worker, cause } if is_known(worker) => self.metrics.lost(cause),
+                Event::DeadlinePassed { deadline: Deadline::Lease { worker } } if is_known(worker) => {
+                    self.metrics.lost(&LossCause::LeaseExpired { lease_ms: self.timing.lease_ms });
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// The event that says how far the records of a run are durable.
     fn advanced(&self, run: &RunName, position: Position) -> Option<Event> {
-        let generation = self.picture.run(run)?.generation;
+        let generation = self.picture.run(run)?.view.generation;
         Some(Event::Advanced { trial: only_trial(run), generation, position })
     }
 
@@ -89,7 +130,7 @@ impl Driver {
         for (run, step, generation) in roll_backs {
             let store = self.store.clone();
             self.until_durable(|| store.roll_back(&run, step, generation)).await?;
-            if self.picture.newest.get(&run).is_some_and(|newest| newest.step > step) {
+            if self.newest_step(&run).is_some_and(|newest| newest > step) {
                 self.read_newest(&run).await?;
             }
         }
@@ -149,14 +190,21 @@ impl Driver {
 
     pub(super) async fn read_newest(&mut self, run: &RunName) -> Result<(), StoreError> {
         let Position { step, evaluated: _ } = self.store.newest_position(run).await?;
-        self.picture.newest.remove(run);
-        let Some(before) = step.0.checked_sub(1) else { return Ok(()) };
-        for record in self.store.read_records(run, Step(before), 1).await? {
-            if let Record::Step(step) = record {
-                self.picture.newest.insert(run.clone(), step);
+        let mut newest = None;
+        if let Some(before) = step.0.checked_sub(1) {
+            for record in self.store.read_records(run, Step(before), 1).await? {
+                if let Record::Step(step) = record {
+                    newest = Some(step);
+                }
             }
         }
+        self.picture.set_newest(run, newest);
         Ok(())
+    }
+
+    /// The newest step of a run whose record is durable.
+    fn newest_step(&self, run: &RunName) -> Option<Step> {
+        self.picture.run(run)?.newest.as_ref().map(|newest| newest.step)
     }
 }
 

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use domain::batch::BatchPlan;
 use domain::engine::Event;
 use domain::ids::{RunName, Step};
+use domain::picture::{Picture, RunPicture};
 use domain::record::{Record, StepRecord};
 use domain::spec::check;
 use domain::view::CheckpointView;
@@ -16,7 +16,6 @@ use tonic::{Request, Response, Status};
 
 use super::pages::{Messages, Pages, messages};
 use crate::driver::Handle;
-use crate::picture::Picture;
 use crate::status;
 
 /// Points in one message: some 50 KB.
@@ -58,18 +57,13 @@ impl ControlService {
     }
 }
 
-/// Whether a run or a sweep has this name: both have a log.
-fn is_there(picture: &Picture, name: &RunName) -> bool {
-    picture.run(name).is_some() || picture.sweep(name).is_some()
-}
-
 /// A name that can be one.
 pub(super) fn read_name(name: &str) -> Result<RunName, Status> {
     RunName::new(name).map_err(|e| status::of_name(&e))
 }
 
 fn run_of(picture: &Picture, name: &RunName) -> Result<v1::Run, Status> {
-    picture.run(name).and_then(|run| picture.run_to_wire(run)).ok_or_else(|| status::no_run(name))
+    picture.run(name).map(|run| convert::run_to_wire(run)).ok_or_else(|| status::no_run(name))
 }
 
 #[tonic::async_trait]
@@ -95,8 +89,8 @@ impl Control for ControlService {
     ) -> Result<Response<v1::GetClusterResponse>, Status> {
         let picture = self.picture();
         Ok(Response::new(v1::GetClusterResponse {
-            runs: picture.view.runs.iter().filter_map(|run| picture.run_to_wire(run)).collect(),
-            workers: picture.view.workers.iter().map(convert::worker_view_to_wire).collect(),
+            runs: picture.runs().map(|run| convert::run_to_wire(run)).collect(),
+            workers: picture.workers().iter().map(convert::worker_view_to_wire).collect(),
         }))
     }
 
@@ -131,8 +125,8 @@ impl Control for ControlService {
     ) -> Result<Response<Self::ReadRecordsStream>, Status> {
         let v1::ReadRecordsRequest { name, after_step } = request.into_inner();
         let name = self.known(&name)?;
-        let plan = self.picture().plan(&name);
-        let reading = RecordsReading { store: self.store.clone(), name, plan, after: Step(after_step) };
+        let run = self.picture().run(&name).cloned().ok_or_else(|| status::no_run(&name))?;
+        let reading = RecordsReading { store: self.store.clone(), run, after: Step(after_step) };
         Ok(Response::new(messages(reading)))
     }
 
@@ -152,7 +146,7 @@ impl Control for ControlService {
     async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
         let v1::ReadLogRequest { name, after_sequence, follow } = request.into_inner();
         let name = read_name(&name)?;
-        if !is_there(&self.picture(), &name) {
+        if self.picture().state(&name).is_none() {
             return Err(status::no_run(&name));
         }
         let pictures = follow.then(|| self.driver.picture());
@@ -169,7 +163,7 @@ impl Control for ControlService {
         let v1::ReadCheckpointRequest { name, step, whole_state } = request.into_inner();
         let name = self.known(&name)?;
         let picture = self.picture();
-        let saved = picture.run(&name).and_then(|run| choose(&run.checkpoints, step));
+        let saved = picture.run(&name).and_then(|run| choose(&run.view.checkpoints, step));
         let saved = saved.ok_or_else(|| status::no_checkpoint(&name, step))?;
         let checkpoint = self.checkpoints.load(&saved.manifest, &saved.blake3).await;
         let checkpoint = checkpoint.map_err(|e| status::of_checkpoint(&e))?;
@@ -185,12 +179,8 @@ impl Control for ControlService {
 }
 
 /// The figures of a step. Its samples are counted from the plan, for the reads are in the ledger.
-fn step_point(record: &StepRecord, plan: Option<&BatchPlan>) -> v1::StepPoint {
-    let samples = plan.map_or(0, |plan| {
-        let positions = plan.step_positions(record.step.0.saturating_sub(1));
-        positions.end - positions.start
-    });
-    v1::StepPoint { samples, ..convert::step_point_to_wire(record) }
+fn step_point(record: &StepRecord, run: &RunPicture) -> v1::StepPoint {
+    v1::StepPoint { samples: run.samples_of(record).unwrap_or_default(), ..convert::step_point_to_wire(record) }
 }
 
 /// A run as it is shown to one watcher.
@@ -211,10 +201,9 @@ impl Pages for Watching {
             }
             let picture = self.pictures.borrow_and_update().clone();
             let run = picture.run(&self.name).ok_or_else(|| status::no_run(&self.name))?;
-            self.is_over = run.state.is_ended();
-            let plan = picture.plan(&self.name);
-            let newest = picture.newest.get(&self.name).map(|record| step_point(record, plan.as_ref()));
-            let now = v1::WatchRunResponse { run: Some(run_of(&picture, &self.name)?), newest };
+            self.is_over = run.view.state.is_ended();
+            let newest = run.newest.as_ref().map(|record| step_point(record, run));
+            let now = v1::WatchRunResponse { run: Some(convert::run_to_wire(run)), newest };
             if self.shown.as_ref() != Some(&now) {
                 self.shown = Some(now.clone());
                 return Ok(Some(now));
@@ -226,8 +215,7 @@ impl Pages for Watching {
 
 struct RecordsReading {
     store: Store,
-    name: RunName,
-    plan: Option<BatchPlan>,
+    run: Arc<RunPicture>,
     after: Step,
 }
 
@@ -235,14 +223,14 @@ impl Pages for RecordsReading {
     type Page = v1::ReadRecordsResponse;
 
     async fn next(&mut self) -> Result<Option<v1::ReadRecordsResponse>, Status> {
-        let records = self.store.read_records(&self.name, self.after, POINTS_MAX).await;
+        let records = self.store.read_records(&self.run.view.name, self.after, POINTS_MAX).await;
         let records = records.map_err(|e| status::of_store(&e))?;
         let Some(last) = records.last() else { return Ok(None) };
         self.after = last.position().step;
         let mut page = v1::ReadRecordsResponse::default();
         for record in &records {
             match record {
-                Record::Step(step) => page.steps.push(step_point(step, self.plan.as_ref())),
+                Record::Step(step) => page.steps.push(step_point(step, &self.run)),
                 Record::Eval(eval) => page.evals.push(convert::eval_point_to_wire(eval)),
             }
         }
@@ -293,9 +281,7 @@ impl Pages for LogReading {
             // Looked at before the lines: the last line is written before the run is seen to have ended.
             let is_followed = self.pictures.as_mut().is_some_and(|pictures| {
                 let picture = pictures.borrow_and_update();
-                let sweep = picture.sweep(&self.name).map(|sweep| sweep.state);
-                let state = picture.run(&self.name).map(|run| run.state).or(sweep);
-                state.is_some_and(|state| !state.is_ended())
+                picture.state(&self.name).is_some_and(|state| !state.is_ended())
             });
             let lines = self.store.read_log(&self.name, self.after_sequence, LINES_MAX).await;
             let lines = lines.map_err(|e| status::of_store(&e))?;

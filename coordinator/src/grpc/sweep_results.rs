@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 
-use domain::batch::BatchPlan;
 use domain::ids::{RunName, Step};
-use domain::results::{self, Course};
+use domain::picture::{Picture, TrialPicture};
+use domain::results::{self, Results};
 use domain::search::study::Fact;
-use domain::view::{SweepTrialView, TrialState};
 use proto::convert;
 use proto::v1;
 use store::Store;
@@ -14,7 +13,6 @@ use tonic::Status;
 
 use super::pages::Pages;
 use super::sweeps::whole;
-use crate::picture::Picture;
 use crate::status;
 
 /// Evaluations in one message: some 40 KB.
@@ -27,42 +25,17 @@ pub(super) async fn results(
     name: &RunName,
     facts: &[Fact],
 ) -> Result<v1::GetSweepResultsResponse, Status> {
-    let known = picture.sweep(name).zip(picture.sweep_specs.get(name));
-    let (view, spec) = known.ok_or_else(|| status::no_sweep(name))?;
-    let mut efforts = Vec::with_capacity(view.trials.len());
-    let mut courses = Vec::new();
-    // The length of a trial that nobody ends early. A specification that is in the journal was checked.
-    let full = spec.study_spec().ok().map(|(study, unit)| unit.length(study.scheduler.max()));
-    for trial in &view.trials {
-        let effort = store.effort(&trial.run).await.map_err(|e| status::of_store(&e))?;
-        efforts.push(convert::effort_to_wire(trial.number, effort));
-        if let Some(length) = full
-            && has_ended(trial)
-            && let Some(plan) = picture.plan(&trial.run)
-        {
-            let full_steps = BatchPlan { length, ..plan }.total_steps();
-            courses.push(Course { step: trial.step.0, full_steps, effort });
-        }
-    }
-    let values = view.trials.iter().map(|t| (t.number, t.values.iter().map(|value| f64::from(*value)).collect()));
-    let front = results::front(&spec.objectives, &values.collect::<Vec<_>>());
-    let configurations = view.trials.iter().map(|trial| (trial.number, trial.configuration.clone())).collect();
-    let importances = results::importances(spec, &configurations, facts);
+    let sweep = picture.sweep(name).ok_or_else(|| status::no_sweep(name))?;
+    let efforts = store.efforts(name).await.map_err(|e| status::of_store(&e))?;
+    let Results { front, rungs: _, importances, saved } = results::of_sweep(picture, sweep, facts, &efforts);
+    let effort = |trial: &TrialPicture| efforts.get(&trial.view.run).copied().unwrap_or_default();
     Ok(v1::GetSweepResultsResponse {
         sweep: Some(whole(picture, name)?),
-        efforts,
+        efforts: sweep.trials().map(|trial| convert::effort_to_wire(trial.view.number, effort(trial))).collect(),
         front,
-        importance: Some(convert::importances_to_wire(&importances, spec)),
-        saved: results::saved(spec, courses.into_iter()).map(convert::saved_to_wire),
+        importance: Some(convert::importances_to_wire(&importances, &sweep.spec)),
+        saved: saved.map(convert::saved_to_wire),
     })
-}
-
-/// Whether early stopping has had its say: a trial that failed, or may go on, neither saved nor cost anything by it.
-fn has_ended(trial: &SweepTrialView) -> bool {
-    match trial.state {
-        TrialState::Completed | TrialState::Pruned => true,
-        TrialState::Training | TrialState::Paused | TrialState::Failed => false,
-    }
 }
 
 /// The evaluations of trials that are left to be given out.

@@ -1,12 +1,11 @@
 //! Sweeps for people and tools.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::engine::Event;
 use domain::ids::RunName;
+use domain::picture::Picture;
 use domain::spec::sweep::check;
-use domain::view::{SweepTrialView, SweepView};
 use proto::convert;
 use proto::v1;
 use proto::v1::sweeps_server::Sweeps;
@@ -18,7 +17,6 @@ use super::control::read_name;
 use super::pages::{Messages, Pages, messages};
 use super::sweep_results::{EvalsReading, results};
 use crate::driver::Handle;
-use crate::picture::Picture;
 use crate::status;
 
 /// Facts in one message; each has some hundred bytes.
@@ -51,14 +49,9 @@ impl SweepsService {
 
 /// A sweep with all its trials.
 pub(super) fn whole(picture: &Picture, name: &RunName) -> Result<v1::Sweep, Status> {
-    let view = picture.sweep(name).ok_or_else(|| status::no_sweep(name))?;
-    let trials = view.trials.iter().map(convert::sweep_trial_to_wire).collect();
-    Ok(v1::Sweep { trials, ..bare(picture, view)? })
-}
-
-fn bare(picture: &Picture, view: &SweepView) -> Result<v1::Sweep, Status> {
-    let spec = picture.sweep_specs.get(&view.name).ok_or_else(|| status::no_sweep(&view.name))?;
-    Ok(convert::sweep_to_wire(view, spec))
+    let sweep = picture.sweep(name).ok_or_else(|| status::no_sweep(name))?;
+    let trials = sweep.trials().map(|trial| convert::sweep_trial_to_wire(&trial.view)).collect();
+    Ok(v1::Sweep { trials, ..convert::sweep_to_wire(sweep) })
 }
 
 #[tonic::async_trait]
@@ -86,7 +79,7 @@ impl Sweeps for SweepsService {
         _request: Request<v1::ListSweepsRequest>,
     ) -> Result<Response<v1::ListSweepsResponse>, Status> {
         let picture = self.picture();
-        let sweeps = picture.view.sweeps.iter().map(|view| bare(&picture, view)).collect::<Result<_, _>>()?;
+        let sweeps = picture.sweeps().map(convert::sweep_to_wire).collect();
         Ok(Response::new(v1::ListSweepsResponse { sweeps }))
     }
 
@@ -98,7 +91,7 @@ impl Sweeps for SweepsService {
     ) -> Result<Response<Self::WatchSweepStream>, Status> {
         let name = self.known(&request.into_inner().name)?;
         let pictures = self.driver.picture();
-        Ok(Response::new(messages(Watching { name, pictures, shown: BTreeMap::new(), last: None, is_over: false })))
+        Ok(Response::new(messages(Watching { name, pictures, shown: None, last: None, is_over: false })))
     }
 
     async fn get_sweep_results(
@@ -119,7 +112,7 @@ impl Sweeps for SweepsService {
         let name = self.known(&request.into_inner().name)?;
         let picture = self.picture();
         let sweep = picture.sweep(&name).ok_or_else(|| status::no_sweep(&name))?;
-        let trials = sweep.trials.iter().map(|trial| (trial.number, trial.run.clone())).collect();
+        let trials = sweep.trials().map(|trial| (trial.view.number, trial.view.run.clone())).collect();
         Ok(Response::new(messages(EvalsReading::new(self.store.clone(), trials))))
     }
 
@@ -140,8 +133,8 @@ impl Sweeps for SweepsService {
 struct Watching {
     name: RunName,
     pictures: watch::Receiver<Arc<Picture>>,
-    /// The trials as they were shown last.
-    shown: BTreeMap<u32, SweepTrialView>,
+    /// The picture that was shown last.
+    shown: Option<u64>,
     last: Option<v1::Sweep>,
     is_over: bool,
 }
@@ -155,16 +148,17 @@ impl Pages for Watching {
                 return Ok(None);
             }
             let picture = self.pictures.borrow_and_update().clone();
-            let view = picture.sweep(&self.name).ok_or_else(|| status::no_sweep(&self.name))?;
-            self.is_over = view.state.is_ended();
-            let changed: Vec<SweepTrialView> =
-                view.trials.iter().filter(|trial| self.shown.get(&trial.number) != Some(trial)).cloned().collect();
-            let bare = bare(&picture, view)?;
-            if !changed.is_empty() || self.last.as_ref() != Some(&bare) {
-                self.last = Some(bare.clone());
-                let trials = changed.iter().map(convert::sweep_trial_to_wire).collect();
-                self.shown.extend(changed.into_iter().map(|trial| (trial.number, trial)));
-                return Ok(Some(v1::WatchSweepResponse { sweep: Some(v1::Sweep { trials, ..bare }) }));
+            let sweep = picture.sweep(&self.name).ok_or_else(|| status::no_sweep(&self.name))?;
+            self.is_over = sweep.view.state.is_ended();
+            let before = self.shown.replace(picture.version());
+            if before.is_none_or(|before| sweep.changed > before) {
+                let new = sweep.trials().filter(|trial| before.is_none_or(|before| trial.changed > before));
+                let trials: Vec<_> = new.map(|trial| convert::sweep_trial_to_wire(&trial.view)).collect();
+                let bare = convert::sweep_to_wire(sweep);
+                if !trials.is_empty() || self.last.as_ref() != Some(&bare) {
+                    self.last = Some(bare.clone());
+                    return Ok(Some(v1::WatchSweepResponse { sweep: Some(v1::Sweep { trials, ..bare }) }));
+                }
             }
             self.pictures.changed().await.map_err(|_| status::ending())?;
         }

@@ -213,7 +213,7 @@ impl Engine {
                 self.on_part_failed(now, &trial, generation, step, cause, effects);
             }
             Event::Committed { trial, generation, step, manifest, blake3, weights_sha256 } => {
-                let checkpoint = trial::Checkpoint { generation, step, manifest, blake3, weights_sha256 };
+                let checkpoint = trial::Checkpoint { generation, step, at: now, manifest, blake3, weights_sha256 };
                 self.on_committed(now, &trial, checkpoint, effects);
             }
         }

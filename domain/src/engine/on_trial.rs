@@ -7,7 +7,7 @@ use super::{
 use crate::ids::{Generation, Step, Time, TrialId, WorkerId};
 use crate::record::Position;
 use crate::spec::JobSpec;
-use crate::view::MeasurementView;
+use crate::view::{GroupView, MeasurementView};
 
 /// Rollbacks of a run before it fails: a training that is not finite this often needs a person.
 const ROLLBACKS_MAX: u32 = 10;
@@ -171,6 +171,7 @@ impl Engine {
             let members = members.clone();
             let text = format!("generation {generation} runs with {} workers from step {position}", members.len());
             note(effects, id, text);
+            trial.remember_group(GroupView { generation, step: position.step, at: now, members: members.clone() });
             trial.enter(now, Phase::Running { members, since: now });
             if trial.stopping.is_some() {
                 self.send_stop(id, effects);

@@ -63,6 +63,7 @@ impl Engine {
         let (best, result) = (trial.best(), trial.result());
         let checkpoints = trial.checkpoints.iter().map(|checkpoint| CheckpointView {
             step: checkpoint.step,
+            at: checkpoint.at,
             manifest: checkpoint.manifest.clone(),
             blake3: checkpoint.blake3.clone(),
             weights_sha256: checkpoint.weights_sha256.clone(),
@@ -90,6 +91,7 @@ impl Engine {
                 | Phase::Saving { .. } => None,
             },
             failures: trial.failures,
+            groups: trial.groups.clone(),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::keep::{self, Candidate};
 use crate::record::{Position, SavedPart};
 use crate::spec::JobSpec;
 use crate::stop::{StopReason, Stopper, Verdict};
-use crate::view::MeasurementView;
+use crate::view::{GroupView, MeasurementView};
 
 /// All that the engine knows of one trial.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,8 +56,13 @@ pub(super) struct Trial {
     /// Groups that broke one after the other without a loss that explains it.
     pub(super) broken_in_a_row: u32,
     pub(super) failures: u32,
+    /// Groups that formed, oldest first; at most [`GROUPS_MAX`]. For people only.
+    pub(super) groups: Vec<GroupView>,
     pub(super) trained: Trained,
 }
+
+/// Groups that are remembered of a trial: enough to see what happened of late.
+const GROUPS_MAX: usize = 100;
 
 /// Where a trial stands, with what that state needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +115,7 @@ pub(super) enum Unfit {
 pub(super) struct Checkpoint {
     pub(super) generation: Generation,
     pub(super) step: Step,
+    pub(super) at: Time,
     pub(super) manifest: String,
     pub(super) blake3: String,
     pub(super) weights_sha256: String,
@@ -202,8 +208,17 @@ impl Trial {
             rollbacks: 0,
             broken_in_a_row: 0,
             failures: 0,
+            groups: Vec::new(),
             trained: Trained::default(),
         }
+    }
+
+    /// A group formed for it.
+    pub(super) fn remember_group(&mut self, group: GroupView) {
+        if self.groups.len() == GROUPS_MAX {
+            self.groups.remove(0);
+        }
+        self.groups.push(group);
     }
 
     /// All moves from one phase to another.

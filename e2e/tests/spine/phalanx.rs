@@ -218,7 +218,7 @@ pub(crate) fn train(place: &Place, file: &str, workers: u32) -> Value {
 
 /// Starts a coordinator of its own on `place` and gives its URL once it serves.
 pub(crate) fn start_coordinator(place: &Place, listen: &str) -> (Running, String) {
-    let mut command = place.command(&["coordinator", "--listen", listen]);
+    let mut command = place.command(&["coordinator", "--listen", listen, "--http", "127.0.0.1:0"]);
     command.stdout(Stdio::piped());
     let mut running = Running::start(command);
     let line = running.lines.recv_timeout(PROCESS_LIMIT).expect("the coordinator says where it listens");

@@ -1,27 +1,20 @@
 //! A run as people see it.
 
 use domain::engine::MetricValue;
-use domain::spec::JobSpec;
-use domain::view::{CheckpointView, MeasurementView, RunState, RunView};
+use domain::picture::RunPicture;
+use domain::view::{CheckpointView, DataFacts, MeasurementView, RunState, RunView};
 
 use super::spec_to_json;
 use crate::v1;
-
-/// What the coordinator knows of a run's data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DataFacts {
-    /// Training samples; 0 while unknown.
-    pub train_samples: u64,
-    /// Steps of the whole run; 0 while unknown.
-    pub total_steps: u64,
-}
 
 /// The most evaluations that a run is sent with, the newest ones: enough for a chart at a glance, while a message of it
 /// stays within some kilobytes however long the run is. `ReadRecords` has all of them.
 pub const EVALS_SHOWN_MAX: usize = 100;
 
 /// A run as people see it.
-pub fn run_to_wire(view: &RunView, spec: &JobSpec, data: DataFacts) -> v1::Run {
+pub fn run_to_wire(run: &RunPicture) -> v1::Run {
+    let RunPicture { view, spec, newest: _, data, changed: _ } = run;
+    let DataFacts { train_samples, total_steps } = data.unwrap_or_default();
     let RunView {
         name,
         sweep,
@@ -36,6 +29,7 @@ pub fn run_to_wire(view: &RunView, spec: &JobSpec, data: DataFacts) -> v1::Run {
         submitted_at,
         ended_at,
         failures,
+        groups: _,
     } = view;
     v1::Run {
         name: name.to_string(),
@@ -46,14 +40,14 @@ pub fn run_to_wire(view: &RunView, spec: &JobSpec, data: DataFacts) -> v1::Run {
         members: members.iter().map(|w| w.0).collect(),
         workers_wanted: *workers_wanted,
         step: step.0,
-        total_steps: data.total_steps,
+        total_steps,
         evals: newest(measurements, EVALS_SHOWN_MAX).iter().map(measurement_to_wire).collect(),
         checkpoints: checkpoints.iter().map(checkpoint_to_wire).collect(),
         submitted_at_ms: submitted_at.0,
         ended_at_ms: ended_at.map(|t| t.0),
         failures: *failures,
         spec_json: spec_to_json(spec),
-        train_samples: data.train_samples,
+        train_samples,
     }
 }
 
@@ -83,7 +77,7 @@ fn measurement_to_wire(measurement: &MeasurementView) -> v1::EvalPoint {
 }
 
 fn checkpoint_to_wire(checkpoint: &CheckpointView) -> v1::Checkpoint {
-    let CheckpointView { step, manifest, blake3, weights_sha256, best, result } = checkpoint;
+    let CheckpointView { step, at: _, manifest, blake3, weights_sha256, best, result } = checkpoint;
     v1::Checkpoint {
         step: step.0,
         manifest: manifest.clone(),

@@ -1,5 +1,6 @@
 //! A sweep as people see it.
 
+use domain::picture::SweepPicture;
 use domain::results::{Effort, Importances, Saved};
 use domain::search::importance::Importance;
 use domain::search::study::Fact;
@@ -39,8 +40,8 @@ pub fn fact_from_json(json: &str) -> Result<Fact, ConvertError> {
 }
 
 /// A sweep without its trials.
-pub fn sweep_to_wire(view: &SweepView, spec: &SweepSpec) -> v1::Sweep {
-    let SweepView { name, state, reason, submitted_at, ended_at, trials } = view;
+pub fn sweep_to_wire(sweep: &SweepPicture) -> v1::Sweep {
+    let SweepView { name, state, reason, submitted_at, ended_at, trials: _ } = &*sweep.view;
     v1::Sweep {
         name: name.to_string(),
         state: run_state_to_wire(*state).into(),
@@ -48,8 +49,8 @@ pub fn sweep_to_wire(view: &SweepView, spec: &SweepSpec) -> v1::Sweep {
         submitted_at_ms: submitted_at.0,
         ended_at_ms: ended_at.map(|t| t.0),
         trials: Vec::new(),
-        trials_begun: trials.len() as u32,
-        spec_json: sweep_spec_to_json(spec),
+        trials_begun: sweep.trials().len() as u32,
+        spec_json: sweep_spec_to_json(&sweep.spec),
     }
 }
 

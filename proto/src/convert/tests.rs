@@ -3,6 +3,7 @@ use std::path::Path;
 use domain::batch::Length;
 use domain::engine::{AttemptOutcome, WorkerInfo};
 use domain::ids::{Generation, Rank, Step, TrialId, WorkerId};
+use domain::picture::RunPicture;
 use domain::view::{MeasurementView, RunState, RunView};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -354,8 +355,9 @@ fn a_run_is_sent_with_its_newest_evaluations() {
             submitted_at: domain::ids::Time(0),
             ended_at: None,
             failures: 0,
+            groups: Vec::new(),
         };
-        let run = run_to_wire(&view, &spec(), DataFacts::default());
+        let run = run_to_wire(&RunPicture { view, spec: spec().into(), newest: None, data: None, changed: 0 });
         run.evals.iter().map(|eval| eval.step).collect::<Vec<_>>()
     };
     let most = EVALS_SHOWN_MAX as u64;

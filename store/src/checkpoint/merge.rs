@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Checkpoint, CheckpointError};
 
 /// Tensors of the model are saved under this prefix.
-const MODEL: &str = "model.";
+pub(super) const MODEL: &str = "model.";
 
 type Tensors<'a> = BTreeMap<String, TensorView<'a>>;
 type Metadata = BTreeMap<String, String>;

@@ -24,6 +24,15 @@ pub struct CommittedManifest {
     pub blake3: String,
 }
 
+/// A tensor of the model in a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Layer {
+    /// Its own name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<u64>,
+}
+
 /// A whole checkpoint, every byte checked against its hash.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
+use super::merge::MODEL;
 use super::path::{self, Folder};
-use super::{Checkpoint, CheckpointError, CommittedManifest, Manifest};
+use super::{Checkpoint, CheckpointError, CommittedManifest, Layer, Manifest};
 
 /// Where checkpoints are kept. A handle; clones share the place.
 ///
@@ -31,6 +33,11 @@ pub struct CheckpointStore {
 
 /// No manifest is longer: at some 400 bytes a part this is enough for ten thousand ranks.
 const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+
+/// A safetensors file begins with the length of its header, in so many bytes.
+const HEADER_LENGTH_BYTES: u64 = 8;
+/// No header is longer: at some 100 bytes a tensor this is enough for a hundred thousand.
+const HEADER_BYTES_MAX: u64 = 16 << 20;
 
 impl CheckpointStore {
     /// Opens `file://` with the absolute path of a folder, which is made if need be, or `memory://`, which is new and
@@ -120,6 +127,26 @@ impl CheckpointStore {
             parts.push(part);
         }
         Ok(Checkpoint { manifest, parts })
+    }
+
+    /// The tensors of the model in a checkpoint, by name. Of the parts only the headers are read, and no hash is checked
+    /// but the manifest's: this is for people to look at.
+    pub async fn layers(&self, manifest_path: &str, blake3: &str) -> Result<Vec<Layer>, CheckpointError> {
+        let manifest = self.load_manifest(manifest_path, Some(blake3)).await?;
+        let mut layers = Vec::new();
+        for part in &manifest.parts {
+            self.check_length(part).await?;
+            let start = self.get_range(&part.path, 0..HEADER_LENGTH_BYTES).await?;
+            let length = start.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            let limit = part.bytes.min(HEADER_BYTES_MAX);
+            if length > limit {
+                return Err(CheckpointError::TooLong { path: part.path.clone(), found: length, limit });
+            }
+            let header = self.get_range(&part.path, HEADER_LENGTH_BYTES..HEADER_LENGTH_BYTES + length).await?;
+            layers.extend(header_layers(&header));
+        }
+        layers.sort();
+        Ok(layers)
     }
 
     /// Deletes a checkpoint: the manifest first, then everything else in its folder. Deleting what is gone is success.
@@ -231,6 +258,12 @@ impl CheckpointStore {
         Ok(bytes)
     }
 
+    async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, CheckpointError> {
+        self.check_plain(path).await?;
+        let found = self.blobs.get_range(&Path::from(path), range).await;
+        found.map_err(|e| CheckpointError::from_access(path, "read", e))
+    }
+
     /// Refuses links, devices and pipes in the place of a file: a link could lead out of the store, a pipe would never
     /// end. A file that is missing is left to the caller to find out.
     async fn check_plain(&self, path: &str) -> Result<(), CheckpointError> {
@@ -286,6 +319,20 @@ impl CheckpointStore {
             }
         }
     }
+}
+
+/// The tensors of the model that the header of a safetensors file tells of; what it does not tell is left out.
+fn header_layers(header: &[u8]) -> Vec<Layer> {
+    #[derive(serde::Deserialize)]
+    struct Tensor {
+        shape: Vec<u64>,
+    }
+    let tensors: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header).unwrap_or_default();
+    let layer = |(name, tensor): (String, serde_json::Value)| {
+        let Tensor { shape } = serde_json::from_value(tensor).ok()?;
+        Some(Layer { name: name.strip_prefix(MODEL)?.to_owned(), shape })
+    };
+    tensors.into_iter().filter_map(layer).collect()
 }
 
 /// Adds the paths of all files in `folder`, which is at `path` in the store. Links are not followed.

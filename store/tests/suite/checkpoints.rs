@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use domain::ids::{Generation, Step, TrialId};
 use safetensors::SafeTensors;
-use store::{Checkpoint, CheckpointError, CheckpointStore, CommittedManifest, Manifest};
+use store::{Checkpoint, CheckpointError, CheckpointStore, CommittedManifest, Layer, Manifest};
 
 use crate::fixtures::{manifest, parts, safetensors, trial};
 
@@ -271,4 +271,23 @@ fn parts_that_do_not_fit_together_are_refused() {
     assert_eq!(error(vec![part("optimizer.a", "1")]), format!("{unfit}no tensor is named model.NAME"));
     let bad = error(vec![part("model.a", "1"), Bytes::from_static(b"\x02\0\0\0\0\0\0\0{}extra")]);
     assert!(bad.ends_with(".safetensors is not a safetensors file"), "{bad}");
+}
+
+#[tokio::test]
+async fn the_layers_of_a_model_are_told_without_reading_its_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    for url in ["memory://".to_owned(), format!("file://{}", folder.path().display())] {
+        let store = CheckpointStore::open(&url).unwrap();
+        let parts = parts(3, 0.5);
+        let manifest = manifest(&trial("digits/0"), 1, 10, &parts);
+        for (saved, bytes) in manifest.parts.iter().zip(&parts) {
+            store.put_part(&saved.path, bytes.clone()).await.unwrap();
+        }
+        let committed = store.commit(&manifest).await.unwrap();
+        let layers = store.layers(&committed.path, &committed.blake3).await.unwrap();
+        let expected = |rank: u32| Layer { name: format!("layer{rank}.weight"), shape: vec![2] };
+        assert_eq!(layers, (0..3).map(expected).collect::<Vec<_>>());
+        let gone = store.layers(&committed.path, &"0".repeat(64)).await;
+        assert!(matches!(gone, Err(CheckpointError::Hash { .. })), "{gone:?}");
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::ids::{Generation, RunName, Step};
 use domain::record::{Position, Record, StepRecord};
+use domain::results::Goodput;
 use proptest::prelude::*;
 use store::{LedgerCursor, LedgerStep, PAGE_MAX, Store};
 
@@ -54,6 +55,27 @@ impl Model {
         (steps.clone().count() as u64, steps.map(seconds).sum())
     }
 
+    fn goodput(&self) -> Goodput {
+        let mut goodput = Goodput::default();
+        for (record, live) in self.records.values() {
+            match record {
+                Record::Step(r) if *live => goodput.productive_micros += r.micros,
+                Record::Step(r) => goodput.lost_micros += r.micros,
+                Record::Eval(_) => {}
+            }
+        }
+        goodput
+    }
+
+    /// Steps from 2 to 7 that were rolled back, by generation and step.
+    fn rolled_back(&self) -> Vec<Record> {
+        let mut back: Vec<&Record> =
+            self.records.values().filter(|(_, live)| !live).map(|(record, _)| record).collect();
+        back.retain(|record| matches!(record, Record::Step(r) if (2..=7).contains(&r.step.0)));
+        back.sort_by_key(|record| (generation(record), record.position().step));
+        back.into_iter().map(without_reads).collect()
+    }
+
     fn ledger(&self) -> Vec<LedgerStep> {
         let line = |(record, live): &(Record, bool)| match record {
             Record::Step(r) => {
@@ -100,6 +122,18 @@ async fn read_evals(store: &Store, run: &RunName, limit: usize) -> Vec<Record> {
     }
 }
 
+/// Steps from 2 to 7 that were rolled back, read in pages.
+async fn read_rolled_back(store: &Store, run: &RunName, limit: usize) -> Vec<Record> {
+    let (mut steps, mut behind) = (Vec::new(), None);
+    loop {
+        let page = store.read_rolled_back(run, Step(2), Step(7), behind, limit).await.unwrap();
+        let Some(last) = page.last() else { return steps };
+        assert!(page.len() <= limit);
+        behind = Some((last.generation, last.step));
+        steps.extend(page.into_iter().map(Record::Step));
+    }
+}
+
 /// The whole ledger, read in pages.
 async fn read_ledger(store: &Store, run: &RunName, limit: usize) -> Vec<LedgerStep> {
     let (mut steps, mut cursor) = (Vec::new(), Some(LedgerCursor::default()));
@@ -134,7 +168,8 @@ fn the_store_agrees_with_the_model() {
     proptest!(ProptestConfig::with_cases(48), |(moves in moves(), limit in 1..5_usize)| {
         // One store for all cases, a run for each: opening is what takes time.
         case.set(case.get() + 1);
-        let run = run(&format!("run-{}", case.get()));
+        let sweep = run(&format!("sweep-{}", case.get()));
+        let run = run(&format!("{sweep}.7"));
         let mut model = Model::default();
         for one in &moves {
             match one {
@@ -161,10 +196,13 @@ fn the_store_agrees_with_the_model() {
             prop_assert_eq!(runtime.block_on(store.newest_position(&run)).unwrap(), newest);
             prop_assert_eq!(runtime.block_on(read_records(&store, &run, limit)), model.live());
             prop_assert_eq!(runtime.block_on(read_evals(&store, &run, limit)), model.evals());
-            let effort = runtime.block_on(store.effort(&run)).unwrap();
+            let efforts = runtime.block_on(store.efforts(&sweep)).unwrap();
+            let effort = efforts.get(&run).copied().unwrap_or_default();
             let (steps, seconds) = model.effort();
             prop_assert!((effort.worker_seconds - seconds).abs() < 1e-9 * (1.0 + seconds));
-            prop_assert_eq!(effort.steps, steps);
+            prop_assert_eq!((effort.steps, efforts.len()), (steps, usize::from(steps > 0)));
+            prop_assert_eq!(runtime.block_on(store.goodput(&run)).unwrap(), model.goodput());
+            prop_assert_eq!(runtime.block_on(read_rolled_back(&store, &run, limit)), model.rolled_back());
             prop_assert_eq!(runtime.block_on(read_ledger(&store, &run, limit)), model.ledger());
         }
     });
@@ -193,6 +231,32 @@ async fn floats_keep_their_bits_and_a_batch_is_stored_whole_or_not_at_all() {
     let error = store.insert_records(&run, half_bad).await.unwrap_err();
     assert_eq!(error.to_string(), format!("step {} must be <= {}", u64::MAX, i64::MAX));
     assert_eq!(store.newest_position(&run).await.unwrap(), Position { step: Step(4), evaluated: false });
+}
+
+/// A file of version 1 has no sums yet.
+#[tokio::test]
+async fn sums_of_steps_are_made_up_for_what_an_older_program_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sweep, trial) = (run("s"), run("s.0"));
+    let read = async |store: &Store| (store.efforts(&sweep).await.unwrap(), store.goodput(&trial).await.unwrap());
+    let (store, _) = Store::open(folder.path()).unwrap();
+    for other in ["s", "s.0", "s.12", "s-0", "t.0"] {
+        store.insert_records(&run(other), (1..=5).map(|step| step_record(step, 1, 0.0)).collect()).await.unwrap();
+    }
+    store.roll_back(&trial, Step(3), Generation(2)).await.unwrap();
+    store.insert_records(&trial, vec![step_record(4, 2, 0.0)]).await.unwrap();
+    let before = read(&store).await;
+    assert_eq!(
+        before.0.iter().map(|(run, effort)| (run.as_str(), effort.steps)).collect::<Vec<_>>(),
+        [("s.0", 6), ("s.12", 5)]
+    );
+    assert_eq!(before.1.lost_micros * 2, before.1.productive_micros);
+    drop(store);
+    let file = rusqlite::Connection::open(folder.path().join("phalanx.db")).unwrap();
+    file.execute_batch("DROP TABLE efforts; DROP INDEX rolled_back_records; PRAGMA user_version = 1").unwrap();
+    drop(file);
+    let (store, _) = Store::open(folder.path()).unwrap();
+    assert_eq!(read(&store).await, before);
 }
 
 #[tokio::test]

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::*;
 use crate::engine::trial_run;
+use crate::picture::Picture;
 use crate::spec::sweep::SweepSpec;
-use crate::view::{SweepView, TrialState, View};
+use crate::view::{SweepView, TrialState};
 
 const TOTAL: u64 = 27;
 
@@ -396,16 +397,19 @@ fn changes_put_over_each_other_are_the_view() {
     let fails = |run: &RunName| run.as_str() == "s.2";
     for more in [ASHA.to_owned(), format!("{ASHA}lock_step: true\n"), population.to_owned()] {
         let mut cluster = Cluster::new(spec(&more), 2, fails);
-        let mut view = View::default();
+        let mut picture = Picture::default();
         let (mut changed, mut events) = (0, 0);
         while cluster.go() {
             let changes = cluster.engine.take_changes();
             changed += changes.runs.len();
             events += 1;
-            view.put(changes);
-            assert_eq!(view, cluster.engine.view());
+            picture.put(changes, &cluster.engine);
+            assert_eq!(picture.view(), cluster.engine.view());
         }
-        assert!(view.sweeps[0].trials.len() >= 12 && changed < 2 * events, "{changed} runs in {events} events");
+        assert!(
+            picture.view().sweeps[0].trials.len() >= 12 && changed < 2 * events,
+            "{changed} runs in {events} events"
+        );
         assert_eq!(cluster.engine.take_changes().runs, []);
     }
 }

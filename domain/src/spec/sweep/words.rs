@@ -2,6 +2,7 @@
 
 use crate::engine::MetricValue;
 use crate::search::scheduler::{Comparison, Decision, StopReason};
+use crate::search::study::{AfterFailure, Fact};
 use crate::spec::EvalMetric;
 use crate::spec::sweep::{Objective, Unit};
 
@@ -49,6 +50,28 @@ impl Words<'_> {
             Decision::Complete => "complete".to_owned(),
             Decision::Stop(reason) => format!("stopped: {}", self.stop(reason)),
         }
+    }
+
+    /// What happened to a trial; `None` for what is about no trial.
+    pub fn fact(&self, fact: &Fact) -> Option<String> {
+        let length = |budget: u64| self.length(budget);
+        Some(match fact {
+            Fact::Started { target, parent: None, .. } => format!("started, to rest after {}", length(*target)),
+            Fact::Started { target, parent: Some(parent), .. } => {
+                let (trial, budget) = (parent.trial, length(parent.budget));
+                format!("started as a copy of trial {trial} after {budget}, to rest after {}", length(*target))
+            }
+            Fact::Resumed { target, .. } => format!("taken up again, to rest after {}", length(*target)),
+            Fact::Rested { budget, losses, decision, .. } => {
+                format!("rested after {} with {}: {}", length(*budget), self.losses(losses), self.decision(decision))
+            }
+            Fact::Failed { cause, after, .. } => match after {
+                AfterFailure::Retry { .. } => format!("an attempt failed, and another is made: {cause}"),
+                AfterFailure::Failed { .. } => format!("failed: {cause}"),
+            },
+            Fact::Ended { reason, .. } => format!("stopped: {}", self.stop(reason)),
+            Fact::OutOfTime { .. } | Fact::Waited | Fact::Finished { .. } => return None,
+        })
     }
 
     /// Why a trial was stopped.

@@ -1,0 +1,89 @@
+//! What users ask for.
+
+use axum::Json;
+use axum::extract::State;
+use domain::engine::Event;
+use domain::ids::RunName;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::asked::Named;
+use super::{known_run, known_sweep, picture};
+use crate::failure::Problem;
+use crate::{App, Failure};
+
+/// It is taken, and nothing more is to be said.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Taken {}
+
+async fn of_run(app: &App, run: RunName, event: Event) -> Result<Json<Taken>, Failure> {
+    known_run(&picture(app), &run)?;
+    app.source.take(event).await?;
+    Ok(Json(Taken {}))
+}
+
+async fn of_sweep(app: &App, sweep: RunName, event: Event) -> Result<Json<Taken>, Failure> {
+    known_sweep(&picture(app), &sweep)?;
+    app.source.take(event).await?;
+    Ok(Json(Taken {}))
+}
+
+/// Bring a run to rest, saved
+///
+/// Must carry the header `X-Phalanx: 1`.
+#[utoipa::path(
+    post, path = "/api/v1/runs/{name}/stop", tag = "actions",
+    params(("name" = String, Path), ("X-Phalanx" = String, Header, description = "must be 1")),
+    responses(
+        (status = 200, body = Taken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem)
+    )
+)]
+pub(crate) async fn stop(State(app): State<App>, Named(run): Named) -> Result<Json<Taken>, Failure> {
+    of_run(&app, run.clone(), Event::StopRequested { run }).await
+}
+
+/// Let a stopped or failed run go on
+///
+/// Must carry the header `X-Phalanx: 1`.
+#[utoipa::path(
+    post, path = "/api/v1/runs/{name}/resume", tag = "actions",
+    params(("name" = String, Path), ("X-Phalanx" = String, Header, description = "must be 1")),
+    responses(
+        (status = 200, body = Taken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem)
+    )
+)]
+pub(crate) async fn resume(State(app): State<App>, Named(run): Named) -> Result<Json<Taken>, Failure> {
+    of_run(&app, run.clone(), Event::ResumeRequested { run }).await
+}
+
+/// Bring the trials of a sweep to rest, saved
+///
+/// Must carry the header `X-Phalanx: 1`.
+#[utoipa::path(
+    post, path = "/api/v1/sweeps/{name}/stop", tag = "actions",
+    params(("name" = String, Path), ("X-Phalanx" = String, Header, description = "must be 1")),
+    responses(
+        (status = 200, body = Taken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem)
+    )
+)]
+pub(crate) async fn stop_sweep(State(app): State<App>, Named(run): Named) -> Result<Json<Taken>, Failure> {
+    of_sweep(&app, run.clone(), Event::StopRequested { run }).await
+}
+
+/// Let a stopped sweep go on
+///
+/// Must carry the header `X-Phalanx: 1`.
+#[utoipa::path(
+    post, path = "/api/v1/sweeps/{name}/resume", tag = "actions",
+    params(("name" = String, Path), ("X-Phalanx" = String, Header, description = "must be 1")),
+    responses(
+        (status = 200, body = Taken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem)
+    )
+)]
+pub(crate) async fn resume_sweep(State(app): State<App>, Named(run): Named) -> Result<Json<Taken>, Failure> {
+    of_sweep(&app, run.clone(), Event::ResumeRequested { run }).await
+}

@@ -1,0 +1,39 @@
+//! What a request says, or a refusal in the form of all others.
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use domain::ids::RunName;
+use serde::de::DeserializeOwned;
+
+use crate::Failure;
+
+/// The query of a request.
+#[derive(Debug)]
+pub(crate) struct Asked<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(asked)) => Ok(Self(asked)),
+            Err(QueryRejection::FailedToDeserializeQueryString(error)) => Err(Failure::bad_request(error.body_text())),
+            Err(other) => Err(Failure::bad_request(other.body_text())),
+        }
+    }
+}
+
+/// The run or sweep that the path of a request names.
+#[derive(Debug)]
+pub(crate) struct Named(pub(crate) RunName);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(name) = path.map_err(|rejection: PathRejection| Failure::bad_request(rejection.body_text()))?;
+        RunName::new(name).map(Self).map_err(|error| Failure::bad_request(error.to_string()))
+    }
+}

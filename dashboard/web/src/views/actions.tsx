@@ -1,0 +1,124 @@
+import { api } from "../api/client";
+import type { RunSummary, SweepSummary, Worker } from "../api/types";
+import { ActionButton, type Action } from "../ui/dialog";
+import { Name } from "../ui/basic";
+
+/** Who has not come to rest can be stopped. */
+const LIVE = ["waiting", "forming", "running"];
+
+/** Who stopped before the end can go on. */
+const RESUMABLE = ["stopped", "failed"];
+
+/** What can be done with a run. */
+export function RunActions({ run, after, small }: { run: RunSummary; after: () => void; small?: boolean }) {
+  const actions = [
+    LIVE.includes(run.state) && stop("runs", "run", run.name),
+    RESUMABLE.includes(run.state) && resume("runs", "run", run.name),
+  ];
+  return <Buttons actions={actions} after={after} small={small ?? false} />;
+}
+
+/** What can be done with a sweep. */
+export function SweepActions(props: { sweep: Pick<SweepSummary, "name" | "state" | "priority">; after: () => void; small?: boolean }) {
+  const { sweep, after, small } = props;
+  const actions = [
+    LIVE.includes(sweep.state) && stop("sweeps", "sweep", sweep.name),
+    RESUMABLE.includes(sweep.state) && resume("sweeps", "sweep", sweep.name),
+    typeof sweep.priority === "number" && sweep.state !== "completed" && priority(sweep.name, sweep.priority),
+  ];
+  return <Buttons actions={actions} after={after} small={small ?? false} />;
+}
+
+/** What can be done with a worker. */
+export function WorkerActions({ worker, after }: { worker: Worker; after: () => void }) {
+  const action: Action = {
+    label: "Drain",
+    title: "Drain this worker?",
+    explains: (
+      <p>
+        <Name>{worker.id}</Name> takes no further work. What it trains goes on without it where that is possible; then it
+        can be ended without a failure.
+      </p>
+    ),
+    confirm: "Drain",
+    path: () => api("workers", worker.id, "/drain"),
+    done: `${worker.id} takes no further work`,
+    ends: true,
+  };
+  return <Buttons actions={[worker.connected && worker.draining === false && action]} after={after} small={true} />;
+}
+
+/** Keeps a checkpoint. */
+export function PinButton({ run, step, after }: { run: string; step: number; after: () => void }) {
+  const action: Action = {
+    label: "Pin",
+    title: "Pin this checkpoint?",
+    explains: (
+      <p>
+        The checkpoint of step {step} of <Name>{run}</Name> is kept, whatever the job says about how many are.
+      </p>
+    ),
+    confirm: "Pin",
+    path: () => api("runs", run, `/pin?step=${step}`),
+    done: `The checkpoint of step ${step} is pinned`,
+  };
+  return <ActionButton action={action} after={after} small={true} />;
+}
+
+function Buttons(props: { actions: (Action | false)[]; after: () => void; small: boolean }) {
+  return (
+    <>
+      {props.actions.map(
+        (action) => action && <ActionButton key={action.label} action={action} after={props.after} small={props.small} />,
+      )}
+    </>
+  );
+}
+
+function stop(kind: "runs" | "sweeps", word: string, name: string): Action {
+  return {
+    label: "Stop",
+    title: `Stop this ${word}?`,
+    explains: (
+      <p>
+        <Name>{name}</Name> ends after the step in progress, and its whole state is saved. It can be resumed and then ends
+        with the same weights.
+      </p>
+    ),
+    confirm: "Stop",
+    path: () => api(kind, name, "/stop"),
+    done: `${name} is stopping`,
+    ends: true,
+  };
+}
+
+function resume(kind: "runs" | "sweeps", word: string, name: string): Action {
+  return {
+    label: "Resume",
+    title: `Resume this ${word}?`,
+    explains: (
+      <p>
+        <Name>{name}</Name> goes on from where it was saved, as soon as there are workers.
+      </p>
+    ),
+    confirm: "Resume",
+    path: () => api(kind, name, "/resume"),
+    done: `${name} goes on`,
+  };
+}
+
+function priority(name: string, now: number): Action {
+  return {
+    label: "Priority",
+    title: "Change the priority?",
+    explains: (
+      <p>
+        Free workers go to the sweep with the greatest priority first. That of <Name>{name}</Name> is {now}.
+      </p>
+    ),
+    confirm: "Change",
+    path: (value) => api("sweeps", name, `/priority?value=${value}`),
+    done: `The priority of ${name} is changed`,
+    asks: { label: "Priority", value: now },
+  };
+}

@@ -1,0 +1,283 @@
+import { useResource } from "../../api/resource";
+import type { Cluster, RunSummary, SweepSummary, Worker } from "../../api/types";
+import { bytes, count, duration, exactly, measured, metric, moment, NOTHING } from "../../lib/format";
+import { runPath, sweepPath, useParameter } from "../../state/address";
+import { Command, Empty, Loading, Name, Panel, Problem, Progress, Said, Stat, State, TableFrame } from "../../ui/basic";
+import { RunActions, SweepActions, WorkerActions } from "../actions";
+import { TrialCounts } from "../trial_counts";
+import { Events } from "./events";
+import { stragglers } from "./stragglers";
+
+/** Everything at one moment: workers, runs, sweeps and what happened. */
+export function ClusterView() {
+  const { data, error, reload } = useResource<Cluster>("/api/v1/cluster", { topic: "cluster", gapMs: 500 });
+  const [filter, setFilter] = useParameter("filter");
+  if (!data) return error ? <Problem error={error} retry={reload} /> : <Loading />;
+  const has = (name: string) => name.toLowerCase().includes(filter.toLowerCase());
+  const runs = data.runs.filter((run) => has(run.name));
+  const sweeps = data.sweeps.filter((sweep) => has(sweep.name));
+  return (
+    <div class="view">
+      <h1 class="sr">Cluster</h1>
+      {error && <Problem error={error} retry={reload} />}
+      <Numbers cluster={data} />
+      {(data.runs.length > 0 || data.sweeps.length > 0) && (
+        <label class="field filter">
+          <span>Filter runs and sweeps</span>
+          <input type="search" value={filter} onInput={(event) => setFilter(event.currentTarget.value)} placeholder="name" />
+        </label>
+      )}
+      <Panel title="Runs" note={count(runs.length)}>
+        {data.runs.length === 0 ? (
+          <Empty>
+            No run yet: <Command>phalanx launch configs/digits-vit.yaml</Command>
+          </Empty>
+        ) : (
+          <Runs runs={runs} now={data.now} after={reload} />
+        )}
+      </Panel>
+      <Panel title="Sweeps" note={count(sweeps.length)}>
+        {data.sweeps.length === 0 ? (
+          <Empty>
+            No sweep yet: <Command>phalanx sweep configs/digits-sweep.yaml</Command>
+          </Empty>
+        ) : (
+          <Sweeps sweeps={sweeps} now={data.now} after={reload} />
+        )}
+      </Panel>
+      <Panel title="Workers" note={count(data.workers.length)}>
+        {data.workers.length === 0 ? (
+          <Empty>
+            No worker: <Command>phalanx worker --coordinator URL</Command> with the address that the coordinator printed
+          </Empty>
+        ) : (
+          <Workers workers={data.workers} after={reload} />
+        )}
+      </Panel>
+      <Events />
+    </div>
+  );
+}
+
+function Numbers({ cluster }: { cluster: Cluster }) {
+  const connected = cluster.workers.filter((worker) => worker.connected);
+  const live = cluster.runs.filter((run) => ["forming", "running", "stopping"].includes(run.state));
+  const waiting = cluster.runs.filter((run) => run.state === "waiting");
+  const training = cluster.sweeps.reduce((sum, sweep) => sum + sweep.trials.training, 0);
+  return (
+    <dl class="stats">
+      <Stat label="Workers">
+        {count(connected.length)}
+        {connected.length < cluster.workers.length && (
+          <small class="bad"> {cluster.workers.length - connected.length} away</small>
+        )}
+      </Stat>
+      <Stat label="At work">{count(connected.filter((worker) => worker.run !== null).length)}</Stat>
+      <Stat label="Runs under way">{count(live.length)}</Stat>
+      <Stat label="Waiting">{count(waiting.length)}</Stat>
+      <Stat label="Trials in training">{count(training)}</Stat>
+      <Stat label="Version">
+        <Name>{cluster.version}</Name>
+      </Stat>
+    </dl>
+  );
+}
+
+function Runs({ runs, now, after }: { runs: RunSummary[]; now: number; after: () => void }) {
+  return (
+    <TableFrame label="Runs">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">Run</th>
+            <th scope="col">State</th>
+            <th scope="col">Progress</th>
+            <th scope="col" class="n">Loss</th>
+            <th scope="col" class="n">Held-out loss</th>
+            <th scope="col" class="n">Accuracy</th>
+            <th scope="col" class="n">Samples/s</th>
+            <th scope="col" class="n">Workers</th>
+            <th scope="col" class="n" title="Groups lost to a failure">Failures</th>
+            <th scope="col">Started</th>
+            <th scope="col" class="n">Took</th>
+            <th scope="col"><span class="sr">Actions</span></th>
+          </tr>
+        </thead>
+        <tbody>
+          {runs.map((run) => (
+            <tr key={run.name}>
+              <th scope="row">
+                <a href={runPath(run.name)}>
+                  <Name>{run.name}</Name>
+                </a>
+              </th>
+              <td>
+                <State state={run.state} />
+                {run.reason !== "" && (
+                  <div class="reason">
+                    <Said>{run.reason}</Said>
+                  </div>
+                )}
+              </td>
+              <td class="wide-cell">
+                <Progress value={run.step} of={run.total_steps} label={`Steps of ${run.name}`} />
+                <small>
+                  {count(run.step)} / {count(run.total_steps)}
+                </small>
+              </td>
+              <td class="n">{measured(run.loss)}</td>
+              <td class="n">{measured(run.eval_loss)}</td>
+              <td class="n">{metric("accuracy", run.eval_accuracy)}</td>
+              <td class="n">{measured(run.samples_per_second)}</td>
+              <td class="n">
+                {run.workers} / {run.workers_wanted}
+              </td>
+              <td class={`n ${run.failures > 0 ? "warn" : ""}`}>{run.failures}</td>
+              <td title={exactly(run.submitted_at)}>{moment(run.submitted_at, now)}</td>
+              <td class="n">{duration((run.ended_at ?? now) - run.submitted_at)}</td>
+              <td class="actions">
+                <RunActions run={run} after={after} small />
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </TableFrame>
+  );
+}
+
+function Sweeps({ sweeps, now, after }: { sweeps: SweepSummary[]; now: number; after: () => void }) {
+  return (
+    <TableFrame label="Sweeps">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">Sweep</th>
+            <th scope="col">State</th>
+            <th scope="col">Trials</th>
+            <th scope="col">Best</th>
+            <th scope="col">Started</th>
+            <th scope="col" class="n">Took</th>
+            <th scope="col"><span class="sr">Actions</span></th>
+          </tr>
+        </thead>
+        <tbody>
+          {sweeps.map((sweep) => (
+            <tr key={sweep.name}>
+              <th scope="row">
+                <a href={sweepPath(sweep.name)}>
+                  <Name>{sweep.name}</Name>
+                </a>
+              </th>
+              <td>
+                <State state={sweep.state} />
+                {sweep.reason !== "" && (
+                  <div class="reason">
+                    <Said>{sweep.reason}</Said>
+                  </div>
+                )}
+              </td>
+              <td class="wide-cell">
+                <TrialCounts counts={sweep.trials} />
+              </td>
+              <td class="wrap">{best(sweep)}</td>
+              <td title={exactly(sweep.submitted_at)}>{moment(sweep.submitted_at, now)}</td>
+              <td class="n">{duration((sweep.ended_at ?? now) - sweep.submitted_at)}</td>
+              <td class="actions">
+                <SweepActions sweep={sweep} after={after} small />
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </TableFrame>
+  );
+}
+
+/** The best trial and what it reached. */
+function best(sweep: SweepSummary) {
+  const { best } = sweep;
+  if (!best) return NOTHING;
+  return (
+    <>
+      <a href={sweepPath(sweep.name, { trial: String(best.number) })}>trial {best.number}</a>{" "}
+      {sweep.objectives.map(({ metric: name }, i) => (
+        <span key={name} class="pair">
+          <Name>{name}</Name> <b>{metric(name, best.values[i])}</b>
+        </span>
+      ))}
+    </>
+  );
+}
+
+function Workers({ workers, after }: { workers: Worker[]; after: () => void }) {
+  const slow = stragglers(workers);
+  return (
+    <TableFrame label="Workers">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">Worker</th>
+            <th scope="col">Does</th>
+            <th scope="col">Host</th>
+            <th scope="col" class="n">Process</th>
+            <th scope="col">Device</th>
+            <th scope="col" class="n">Memory</th>
+            <th scope="col" class="n">Step time</th>
+            <th scope="col"><span class="sr">Actions</span></th>
+          </tr>
+        </thead>
+        <tbody>
+          {workers.map((worker) => (
+            <tr key={worker.id} class={worker.connected ? "" : "away"}>
+              <th scope="row">
+                <Name>{worker.id}</Name>
+              </th>
+              <td>
+                <Does worker={worker} />
+              </td>
+              <td>
+                <Name>{worker.host}</Name>
+              </td>
+              <td class="n">{worker.pid}</td>
+              <td>
+                <Name>{worker.device}</Name>
+              </td>
+              <td class="n">{bytes(worker.memory_bytes)}</td>
+              <td class="n">
+                {slow.has(worker.id) && (
+                  <span class="tag tag-warn" title="Much slower than the middle of its group">
+                    straggler
+                  </span>
+                )}{" "}
+                {worker.step_micros === null ? NOTHING : duration(worker.step_micros / 1000)}
+              </td>
+              <td class="actions">
+                <WorkerActions worker={worker} after={after} />
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </TableFrame>
+  );
+}
+
+function Does({ worker }: { worker: Worker }) {
+  if (!worker.connected) return <span class="bad">not connected</span>;
+  return (
+    <>
+      {worker.draining && <span class="tag">draining</span>}{" "}
+      {worker.run === null ? (
+        <span class="muted">free</span>
+      ) : (
+        <>
+          {worker.rank !== null && <span class="muted">rank {worker.rank} of </span>}
+          <a href={runPath(worker.run)}>
+            <Name>{worker.run}</Name>
+          </a>
+        </>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,195 @@
+import { describe, expect, test } from "vitest";
+
+import type { SweepTrial, Worker } from "../../src/api/types";
+import { family } from "../../src/lib/family";
+import { flatten } from "../../src/lib/flatten";
+import { bytes, duration, measured, metric, percent } from "../../src/lib/format";
+import { linearTicks, logTicks, numberAxis } from "../../src/lib/scale";
+import { readSearch } from "../../src/lib/search";
+import { bestSoFar, smooth } from "../../src/lib/smooth";
+import { surface } from "../../src/lib/surface";
+import { listOf, listText, rangeOf, rangeText, routeOf, runPath, withParameter } from "../../src/state/address";
+import { stragglers } from "../../src/views/cluster/stragglers";
+import { between } from "../../src/views/run/series";
+import { brushesOf, brushesText } from "../../src/views/sweep/brush";
+
+/** A trial of which only some things matter. */
+function trial(some: Partial<SweepTrial>): SweepTrial {
+  return {
+    number: 0,
+    run: "s.0",
+    state: "completed",
+    reason: "",
+    parameters: {},
+    values: null,
+    budget: 0,
+    step: 0,
+    parent: null,
+    metrics: {},
+    started_at: null,
+    ended_at: null,
+    ...some,
+  };
+}
+
+describe("smoothing", () => {
+  test("leaves everything as it is without weight", () => {
+    expect(smooth([3, null, 1], 0)).toEqual([3, null, 1]);
+  });
+  test("of a constant is the constant from the first value on", () => {
+    expect(smooth([2, 2, 2], 0.9).map((value) => value?.toFixed(9))).toEqual(["2.000000000", "2.000000000", "2.000000000"]);
+  });
+  test("weighs the past, and passes over what is not finite", () => {
+    const [a, b, c] = smooth([1, NaN, 3], 0.5);
+    expect(a).toBe(1);
+    expect(b).toBeNaN();
+    expect(c).toBeCloseTo((1 * 0.25 + 3 * 0.5) / 0.75, 12);
+  });
+  test("the best so far follows the goal", () => {
+    expect(bestSoFar([null, 2, 3, 1], "minimize")).toEqual([null, 2, 2, 1]);
+    expect(bestSoFar([2, NaN, 3, 1], "maximize")).toEqual([2, 2, 3, 3]);
+  });
+});
+
+describe("the address", () => {
+  test.each([
+    ["/", { view: "cluster" }],
+    ["/runs/a.7", { view: "run", name: "a.7" }],
+    ["/runs/%3Cimg%3E/", { view: "run", name: "<img>" }],
+    ["/sweeps/s", { view: "sweep", name: "s" }],
+    ["/compare", { view: "compare" }],
+    ["/runs", { view: "unknown" }],
+    ["/runs/a/b", { view: "unknown" }],
+    ["/runs/%E0%A4%A", { view: "unknown" }],
+  ])("%s leads to a view", (path, expected) => {
+    expect(routeOf(path)).toEqual(expected);
+  });
+  test("a name survives it", () => {
+    const name = "a/b?c=d&e%#";
+    expect(routeOf(runPath(name).split("?")[0] ?? "")).toEqual({ view: "run", name });
+  });
+  test("lists, ranges and brushes survive it", () => {
+    const list = ["a,b", "100%", "c"];
+    expect(listOf(listText(list))).toEqual(list);
+    expect(listOf("")).toEqual([]);
+    expect(rangeOf(rangeText([1.5, 20]))).toEqual([1.5, 20]);
+    expect([rangeOf("5~1"), rangeOf("x~2"), rangeOf("1"), rangeOf("")]).toEqual([null, null, null, null]);
+    const brushes = [
+      { column: "p:a.b", from: 0.1, to: 0.5 },
+      { column: "o:x,@y~", from: 0, to: 1 },
+    ];
+    expect(brushesOf(brushesText(brushes))).toEqual(brushes);
+    expect(brushesOf("junk,p@0.9~0.1,%@0~1")).toEqual([]);
+  });
+  test("says only what differs from the usual", () => {
+    expect(withParameter("a=1", "b", "2", "")).toBe("a=1&b=2");
+    expect(withParameter("a=1&b=2", "b", "", "")).toBe("a=1");
+  });
+});
+
+describe("numbers", () => {
+  test.each([
+    [0, "0"],
+    [null, "–"],
+    ["NaN", "NaN"],
+    [0.123456, "0.1235"],
+    [12345.6, "12,346"],
+    [0.00012, "1.20e-4"],
+    [-2.5e9, "-2.50e9"],
+  ] as const)("%s is shown", (value, text) => {
+    expect(measured(value)).toBe(text);
+  });
+  test("units", () => {
+    expect(duration(14.123)).toBe("14.1 ms");
+    expect(duration(61_000)).toBe("1 min 1 s");
+    expect(duration(26 * 3600_000)).toBe("1 d 2 h");
+    expect(duration(NaN)).toBe("–");
+    expect(bytes(1536)).toBe("1.5 KiB");
+    expect(percent(0.5)).toBe("50.0 %");
+    expect(metric("eval_accuracy", 0.97531)).toBe("97.53 %");
+    expect(metric("eval_loss", "Infinity")).toBe("Infinity");
+  });
+  test("ticks are round and within", () => {
+    expect(linearTicks(0, 10, 5)).toEqual([0, 2, 4, 6, 8, 10]);
+    expect(logTicks(1e-4, 1e-1, 5)).toEqual([1e-4, 1e-3, 1e-2, 1e-1]);
+    expect(logTicks(5e-4, 1e-2, 5)).toEqual([1e-3, 3e-3, 1e-2]);
+    expect(numberAxis(1e-4, 1e-2, true, String).place(1e-3)).toBeCloseTo(0.5, 12);
+    expect(numberAxis(3, 3, false, String).place(3)).toBeCloseTo(0.5, 12);
+  });
+  test("a place between two steps", () => {
+    expect(between([0, 10, 20], [0, 1, 5], 15)).toBe(3);
+    expect(between([0, 10], [0, 1], 20)).toBe(2);
+    expect(between([4], [9], 7)).toBe(9);
+  });
+});
+
+describe("search", () => {
+  const known = ["schedule.lr", "optimizer.type", "eval_loss"];
+  const some = trial({
+    number: 7,
+    state: "pruned",
+    reason: "below the cutoff",
+    parameters: { "schedule.lr": 0.01, "optimizer.type": "sgd" },
+    metrics: { eval_loss: { last: 0.5, min: 0.25, max: "NaN" } },
+  });
+  test.each([
+    ["", true],
+    ["lr<0.02", true],
+    ["lr<0.01", false],
+    ["lr<=0.01 state=pruned", true],
+    ["type=sgd", true],
+    ["type!=sgd", false],
+    ["eval_loss.min<0.3", true],
+    ["eval_loss<0.3", false],
+    ["number=7", true],
+    ["cutoff", true],
+    ["nowhere", false],
+    ["constructor", false],
+  ])("%s", (text, expected) => {
+    const search = readSearch(text, known);
+    expect(search.problem).toBe("");
+    expect(search.matches(some)).toBe(expected);
+  });
+  test("says what it does not know", () => {
+    expect(readSearch("momentum>1 __proto__=2", known).problem).toBe("nothing here is called momentum; nothing here is called __proto__");
+  });
+});
+
+test("a specification becomes a line for each value", () => {
+  const flat = flatten({ b: { c: [1, 2], d: null }, a: [{ x: true }] });
+  expect([...flat]).toEqual([
+    ["a[0].x", "true"],
+    ["b.c", "[1, 2]"],
+    ["b.d", "none"],
+  ]);
+});
+
+test("children stand below their parents, and circles end", () => {
+  const of = (number: number, parent: number | null) => trial({ number, parent: parent === null ? null : { trial: parent, budget: number } });
+  const rows = family([of(0, null), of(1, null), of(2, 0), of(3, 2), of(4, 99), of(5, 6), of(6, 5)]);
+  expect(rows.map((member) => [member.trial.number, member.parentRow])).toEqual([
+    [0, null],
+    [2, 0],
+    [3, 1],
+    [1, null],
+    [4, null],
+    [5, null],
+    [6, 5],
+  ]);
+});
+
+test("stragglers are slower than the middle of their own group", () => {
+  const of = (id: string, run: string, step_micros: number | null) => ({ id, run, step_micros, connected: true }) as Worker;
+  const workers = [of("a", "x", 10), of("b", "x", 11), of("c", "x", 20), of("d", "y", 90), of("e", "x", null)];
+  expect([...stragglers(workers)]).toEqual(["c"]);
+});
+
+test("the surface is the mean of what is near, and unknown where nothing is", () => {
+  const { values, columns, rows } = surface([
+    { x: 0.1, y: 0.1, value: 1 },
+    { x: 0.1, y: 0.1, value: 0 },
+  ]);
+  const at = (x: number, y: number) => values[Math.floor(y * rows) * columns + Math.floor(x * columns)];
+  expect(at(0.1, 0.1)).toBeCloseTo(0.5, 9);
+  expect(at(0.9, 0.9)).toBeNaN();
+});
