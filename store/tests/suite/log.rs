@@ -51,7 +51,7 @@ async fn lines_are_found_by_text_and_source_from_either_end() {
     let (store, _) = Store::open(folder.path()).unwrap();
     let line = |i: u64| NewLogLine {
         at_ms: i,
-        source: if i % 2 == 0 { "coordinator" } else { "0000002a" }.to_owned(),
+        source: if i.is_multiple_of(2) { "coordinator" } else { "0000002a" }.to_owned(),
         level: "info".to_owned(),
         text: format!("Line {i} of 100%_"),
     };
