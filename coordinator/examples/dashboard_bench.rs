@@ -159,7 +159,7 @@ fn opening(trials: usize) -> [Event; 2] {
     let text = format!(
         "{{version: 1, name: s, job: {{data: {{format: idx, images: i, labels: l}}, train: {{steps: {STEPS}, \
          global_batch: 8, micro_batches: 2}}, model: {{type: vit, image: [4, 4], channels: 1, patch: 2, dim: 8, depth: 1, \
-         heads: 1, classes: 2}}}}, space: {{schedule.lr_max: {{uniform: [0.5, 1.5]}}}}, trials: {trials}, \
+         heads: 1, classes: 2}}}}, space: {{schedule.lr: {{uniform: [0.5, 1.5]}}}}, trials: {trials}, \
          searcher: {{type: random}}}}"
     );
     let spec = sweep::read(&text, "s.yaml", Path::new("/"), |_| Err("no other file".to_owned()));

@@ -8,6 +8,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -27,6 +28,7 @@ pub(crate) async fn connections(listener: TcpListener, router: Router, shutdown:
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(HEADER_BYTES_MAX);
     let open = GracefulShutdown::new();
+    let mut tasks = JoinSet::new();
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let permit = room.clone().acquire_owned();
@@ -49,7 +51,8 @@ pub(crate) async fn connections(listener: TcpListener, router: Router, shutdown:
         }
         let service = TowerToHyperService::new(router.clone());
         let connection = open.watch(server.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
             let _permit = permit;
             if let Err(cause) = connection.await {
                 debug!(%cause, "a connection ended");
@@ -59,4 +62,6 @@ pub(crate) async fn connections(listener: TcpListener, router: Router, shutdown:
     if tokio::time::timeout(END_LIMIT, open.shutdown()).await.is_err() {
         debug!("requests in progress were cut off");
     }
+    // What they hold of the coordinator is given free.
+    tasks.shutdown().await;
 }

@@ -149,9 +149,11 @@ pub fn moment(sequence: u64, at: Time, event: &Event) -> Option<Moment> {
 pub fn without_echoes(moments: &mut Vec<Moment>) {
     let mut kept: Vec<Moment> = Vec::with_capacity(moments.len());
     for moment in moments.drain(..) {
+        let is_same = |other: &Moment| {
+            (other.kind, other.generation, &other.run) == (moment.kind, moment.generation, &moment.run)
+        };
         let is_told_by_all = matches!(moment.kind, Kind::GroupFormed | Kind::GroupBroken);
-        let told = |m: &Moment| (m.kind, m.run.clone(), m.generation);
-        let is_echo = is_told_by_all && kept.iter().rev().take(ECHOES_MAX).any(|other| told(other) == told(&moment));
+        let is_echo = is_told_by_all && kept.iter().rev().take(ECHOES_MAX).any(is_same);
         if !is_echo {
             kept.push(moment);
         }

@@ -76,17 +76,18 @@ impl Driver {
 
     /// Counts what was stored, and each new step once.
     fn observe_records(&self, records: &[(RunName, Vec<Record>)]) {
+        let mut seen: BTreeMap<&RunName, Step> = BTreeMap::new();
         for (name, records) in records {
             self.metrics.records_stored.increment(records.len() as u64);
             let Some(run) = self.picture.run(name) else { continue };
-            let mut newest = self.newest_step(name).unwrap_or_default();
+            let newest = seen.entry(name).or_insert_with(|| self.newest_step(name).unwrap_or_default());
             for record in records {
                 if let Record::Step(step) = record
-                    && step.step > newest
+                    && step.step > *newest
                     && self.engine.counts(name, step.generation, step.step)
                 {
                     self.metrics.step(step, run.samples_of(step));
-                    newest = step.step;
+                    *newest = step.step;
                 }
             }
         }

@@ -102,8 +102,8 @@ impl HttpSource {
             next = last.sequence;
             let told = entries.iter().filter_map(|entry| timeline::moment(entry.sequence, entry.at, &entry.event));
             moments.extend(told.filter(|moment| run.is_none() || moment.run.as_ref() == run));
-            timeline::without_echoes(&mut moments);
         }
+        timeline::without_echoes(&mut moments);
         if moments.len() > limit {
             moments.truncate(limit);
             next = moments.last().map_or(next, |last| last.sequence);

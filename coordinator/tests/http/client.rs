@@ -35,7 +35,11 @@ impl Reply {
 pub(crate) async fn exchange(http: SocketAddr, request: &[u8]) -> Option<Reply> {
     let (mut read, mut write) = soon(TcpStream::connect(http)).await.unwrap().into_split();
     let request = request.to_vec();
-    let sending = tokio::spawn(async move { write.write_all(&request).await });
+    let sending = tokio::spawn(async move {
+        let sent = write.write_all(&request).await;
+        // Dropped it would close its direction, and who leaves gets no answer.
+        (sent, write)
+    });
     let mut answer = Vec::new();
     // A connection that is reset has given what it had.
     let _ = soon(read.read_to_end(&mut answer)).await;

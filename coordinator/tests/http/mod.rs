@@ -179,7 +179,7 @@ fn sweep_json(name: &str) -> String {
     let text = format!(
         "{{version: 1, name: {name}, job: {{data: {{format: image_folder, path: images}}, train: {{steps: 4, \
          global_batch: 8, micro_batches: 4}}, model: {{type: vit, image: [8, 8], channels: 1, patch: 2, dim: 8, depth: 1, \
-         heads: 2, classes: 10}}}}, space: {{schedule.lr_max: {{uniform: [0.1, 0.5]}}}}, trials: 1, \
+         heads: 2, classes: 10}}}}, space: {{schedule.lr: {{uniform: [0.1, 0.5]}}}}, trials: 1, \
          searcher: {{type: random}}}}"
     );
     let base = std::path::Path::new("/data");
@@ -212,7 +212,7 @@ async fn a_sweep_is_shown_with_its_trials_and_decisions() {
     let sweep = get_json(http, "/api/v1/sweeps/s").await;
     let shown = &sweep["trials"][0];
     assert_eq!((&shown["state"], &shown["step"], &shown["run"]), (&json!("completed"), &json!(4), &json!("s.0")));
-    assert!(shown["parameters"]["schedule.lr_max"].is_number(), "{shown}");
+    assert!(shown["parameters"]["schedule.lr"].is_number(), "{shown}");
     assert_eq!(shown["metrics"]["eval_accuracy"], json!({ "last": 0.75, "min": 0.75, "max": 0.75 }));
     assert_eq!(sweep["space"][0]["kind"], "uniform");
     assert_eq!(sweep["best"]["number"], 0);

@@ -1,6 +1,8 @@
 //! Every command on a short real run.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use crate::phalanx::{Place, config, text, train};
 
@@ -30,6 +32,24 @@ fn an_ended_run_can_be_looked_at_without_a_coordinator() {
     let listed = place.json(&["checkpoint", "list", "digits-vit", "--json"]);
     assert!(listed.to_string().contains(ended["weights_sha256"].as_str().expect("a hash")), "{listed}");
     assert!(place.run(&["checkpoint", "show", "digits-vit"]).status.success());
+}
+
+#[test]
+fn a_run_is_seen_in_the_browser_while_it_trains() {
+    let place = Place::new();
+    let mut launch = place.start(&["launch", &config("digits-vit.yaml"), "--workers", "1", "--json"]);
+    let started = launch.wait_for("the start", |line| line["event"] == "started");
+    let url = started["dashboard"].as_str().expect("a dashboard");
+    launch.wait_for_step(3);
+    let address = url.strip_prefix("http://").expect("a URL");
+    let mut stream = TcpStream::connect(address).expect("somebody listens");
+    write!(stream, "GET /api/v1/runs/digits-vit HTTP/1.0\r\nHost: {address}\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("headers and a body");
+    let run: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!((&run["state"], &run["workers"]), (&"running".into(), &1.into()), "{run}");
+    assert!(run["step"].as_u64() >= Some(1) && run["samples_per_second"].as_f64() > Some(0.0), "{run}");
 }
 
 #[test]
