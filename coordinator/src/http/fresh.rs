@@ -37,12 +37,11 @@ impl<T> Fresh<T> {
         changed: u64,
         make: impl AsyncFnOnce() -> Result<T, Failure>,
     ) -> Result<Arc<T>, Failure> {
-        let cell = self.cell(name, changed);
+        let cell = self.cell(name, changed, Instant::now());
         cell.get_or_try_init(async || make().await.map(Arc::new)).await.cloned()
     }
 
-    fn cell(&self, name: RunName, changed: u64) -> Arc<OnceCell<Arc<T>>> {
-        let now = Instant::now();
+    fn cell(&self, name: RunName, changed: u64, now: Instant) -> Arc<OnceCell<Arc<T>>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get(&name)
             && (entry.changed == changed || now.duration_since(entry.since) < self.age_max)
@@ -66,22 +65,22 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_thing_is_made_again_when_it_has_changed_and_is_old() {
         let fresh = Fresh::new(Duration::from_secs(1));
         let made = AtomicU32::new(0);
-        let get = async |name: &str, changed: u64| {
-            let make = async || Ok(made.fetch_add(1, Ordering::Relaxed));
-            *fresh.get(name.parse().unwrap(), changed, make).await.unwrap()
+        let start = Instant::now();
+        let get = async |name: &str, changed: u64, seconds: u64| {
+            let cell = fresh.cell(name.parse().unwrap(), changed, start + Duration::from_secs(seconds));
+            **cell.get_or_init(async || Arc::new(made.fetch_add(1, Ordering::Relaxed))).await
         };
-        assert_eq!((get("a", 1).await, get("a", 1).await, get("a", 2).await), (0, 0, 0));
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!((get("a", 1).await, get("a", 2).await, get("b", 1).await), (0, 1, 2));
+        assert_eq!((get("a", 1, 0).await, get("a", 1, 0).await, get("a", 2, 0).await), (0, 0, 0));
+        assert_eq!((get("a", 1, 2).await, get("a", 2, 2).await, get("b", 1, 2).await), (0, 1, 2));
         let failed = fresh.get("c".parse().unwrap(), 1, async || Err(Failure::told(StatusCode::CONFLICT, "no"))).await;
         assert!(failed.is_err());
-        assert_eq!(get("c", 1).await, 3, "a failure is not kept");
+        assert_eq!(get("c", 1, 0).await, 3, "a failure is not kept");
         for other in 0..2 * ENTRIES_MAX {
-            get(&format!("other{other}"), 1).await;
+            get(&format!("other{other}"), 1, 3).await;
         }
         assert_eq!(fresh.entries.lock().unwrap().len(), ENTRIES_MAX);
     }
