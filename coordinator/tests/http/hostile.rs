@@ -1,7 +1,7 @@
 //! Requests that nobody of good will sends. Each is refused with a status and words, and breaks nothing.
 
 use super::client::{exchange, get, get_json, send};
-use super::{line, training};
+use super::{line, lines_are_there, training};
 use crate::Coordinator;
 use crate::peer::trial;
 use proto::convert::Report;
@@ -109,7 +109,7 @@ async fn hostile_lines_come_out_as_they_went_in() {
     let (_tools, mut worker) = training(&coordinator, 4).await;
     let texts = ["<img src=x onerror=alert(1)>", "\u{202e}gnp.exe", "\u{1b}[2J\u{0}\u{7f}", "\"},{\"", "\u{2028}"];
     worker.send(Report::Logs { trial: trial("a"), lines: texts.map(line).to_vec() }).await;
-    worker.acknowledged_all().await;
+    lines_are_there(coordinator.http, texts.len()).await;
     let log = get(coordinator.http, "/api/v1/runs/a/log?source=00000001").await;
     assert_eq!(log.header("content-type"), Some("application/json"));
     let lines = log.json()["lines"].clone();

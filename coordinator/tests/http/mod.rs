@@ -4,6 +4,8 @@ mod client;
 mod hostile;
 mod stream;
 
+use std::net::SocketAddr;
+
 use domain::engine::AttemptOutcome;
 use domain::ids::Step;
 use proto::convert::{LogLine, Report};
@@ -27,6 +29,19 @@ async fn training(coordinator: &Coordinator, steps: u64) -> (Tools, Worker) {
     worker.send(Report::DataOpened { trial: trial("a"), train_samples: 100, total_steps: steps }).await;
     worker.send(formed("a", 1, position(0, false))).await;
     (tools, worker)
+}
+
+/// Waits until worker 1 has so many lines in the log of `a`: reports are acknowledged before their lines are written.
+async fn lines_are_there(http: SocketAddr, count: usize) {
+    let written = async {
+        loop {
+            let log = get_json(http, "/api/v1/runs/a/log?limit=1000&source=00000001").await;
+            if log["lines"].as_array().is_some_and(|lines| lines.len() >= count) {
+                return;
+            }
+        }
+    };
+    soon(written).await;
 }
 
 fn line(text: &str) -> LogLine {
@@ -125,7 +140,7 @@ async fn a_log_is_read_in_pages_and_searched() {
     let (_, mut worker) = training(&coordinator, 4).await;
     let lines = (0..30).map(|i| line(&format!("line {i} of <b>many</b>"))).collect();
     worker.send(Report::Logs { trial: trial("a"), lines }).await;
-    worker.acknowledged_all().await;
+    lines_are_there(http, 30).await;
     let read = async |query: &str| get_json(http, &format!("/api/v1/runs/a/log?{query}")).await;
     let numbers = |page: &Value| -> Vec<u64> {
         page["lines"].as_array().unwrap().iter().map(|line| line["sequence"].as_u64().unwrap()).collect()
