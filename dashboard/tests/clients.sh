@@ -12,8 +12,9 @@ place=$(mktemp -d)
 trap 'kill "${coordinator:-}" 2> /dev/null || true; wait; rm -rf "$place"' EXIT
 
 echo "-- a run and a sweep to ask about"
-sed "s/^  epochs:.*/  steps: 12/; s|\.\./datasets|$PWD/datasets|" configs/digits-vit.yaml > "$place/job.yaml"
-"$phalanx" launch "$place/job.yaml" --name job --workers 1 --state-dir "$place" 2> "$place/launch.txt"
+sed "s/^  epochs:.*/  steps: 60/; s|\.\./datasets|$PWD/datasets|" configs/digits-vit.yaml > "$place/job.yaml"
+"$phalanx" launch "$place/job.yaml" --name job --workers 1 --state-dir "$place" > "$place/launch.txt" 2>&1 \
+    || { cat "$place/launch.txt" >&2; exit 1; }
 grep -q '^dashboard at http://127.0.0.1:' "$place/launch.txt"
 
 "$phalanx" coordinator --listen 127.0.0.1:0 --http 127.0.0.1:0 --state-dir "$place" > "$place/coordinator.txt" &
