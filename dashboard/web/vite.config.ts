@@ -11,6 +11,8 @@ export default defineConfig({
     // The coordinator's content security policy allows its own files only: nothing inline, no data addresses.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    // What the licences of the packages inside ask for.
+    license: { fileName: "licenses.md" },
   },
   server: { proxy: { "/api": coordinator } },
 });

@@ -39,7 +39,7 @@ async function finished(args, expected = 0) {
   if (code !== expected) throw new Error(`phalanx ${args.join(" ")} ended with ${code}:\n${child.said}`);
 }
 
-async function until(what, probe, timeoutMs = 120_000) {
+async function until(what, probe, timeoutMs = 300_000) {
   const end = Date.now() + timeoutMs;
   for (;;) {
     const found = await probe();
@@ -78,7 +78,7 @@ function sweep(name, rest) {
 }
 
 const jobs = () => ({
-  run: job({ name: "page-run", workers: 2, size: "dim: 96, depth: 4", epochs: 4000 }),
+  run: job({ name: "page-run", workers: 2, size: "dim: 64, depth: 3", epochs: 20000 }),
   hostile: job({ name: "page-hostile", images: join(place, `${HOSTILE}\u202egnp.exe`), epochs: 3 }),
   trial: job({ name: "trial", epochs: 18 }),
   sweep: sweep(

@@ -28,8 +28,8 @@ export interface Worker {
   draining?: boolean;
   run: string | null;
   rank: number | null;
-  memory_bytes: number | null;
-  step_micros: number | null;
+  memory_bytes?: number | null;
+  step_micros?: number | null;
 }
 
 export interface RunSummary {

@@ -100,6 +100,13 @@ export async function until(what, probe, timeoutMs = 30_000) {
   }
 }
 
+/** Whether the coordinator can be told this: what it cannot be told the page must not offer. */
+export async function offers(path) {
+  const { body } = await ask("/api/openapi.json");
+  assert.ok(Object.keys(body.paths).length > 10, "the description of the interface has paths");
+  return path in body.paths;
+}
+
 /** Asks the coordinator itself. */
 export async function ask(path, init) {
   const response = await fetch(url + path, init);

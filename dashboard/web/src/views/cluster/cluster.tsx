@@ -250,7 +250,7 @@ function Workers({ workers, after }: { workers: Worker[]; after: () => void }) {
                     straggler
                   </span>
                 )}{" "}
-                {worker.step_micros === null ? NOTHING : duration(worker.step_micros / 1000)}
+                {typeof worker.step_micros === "number" ? duration(worker.step_micros / 1000) : NOTHING}
               </td>
               <td class="actions">
                 <WorkerActions worker={worker} after={after} />

@@ -7,7 +7,7 @@ const SLOW = 1.3;
 export function stragglers(workers: readonly Worker[]): Set<string> {
   const groups = new Map<string, { id: string; micros: number }[]>();
   for (const { id, run, step_micros: micros, connected } of workers) {
-    if (run === null || micros === null || !connected) continue;
+    if (run === null || typeof micros !== "number" || !connected) continue;
     const group = groups.get(run) ?? [];
     groups.set(run, group);
     group.push({ id, micros });
