@@ -1,8 +1,8 @@
 //! The engine: facts in, effects out. See [`Engine`].
 //!
 //! Split by what happened: `on_worker` (joined, lost, restarted), `on_trial` (a user's or a group's word about a
-//! run), `on_checkpoint` (parts, manifests, retention), `liveness` (deadlines), `place` (who works for whom), `picture`
-//! (the view).
+//! run), `on_checkpoint` (parts, manifests, retention), `on_sweep` (trials of sweeps), `liveness` (deadlines), `place`
+//! (who works for whom), `widen` (to whom idle workers are lent), `picture` (the view).
 //!
 //! Replay: whatever is not journalled ([`Event::Alive`], [`Event::Advanced`]) changes no decision that later facts build
 //! on, so the journal alone leads to the same state; what hangs on it is reset by [`Event::Restarted`].
@@ -23,6 +23,7 @@ mod sweep;
 mod tests;
 mod trial;
 mod trials;
+mod widen;
 
 use std::collections::BTreeMap;
 

@@ -1,3 +1,6 @@
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use super::sweep::{Sweep, SweepPhase, split_trial_run};
 use super::trial::{Phase, Trial};
 use super::{Deadline, Effect, EndReason, Engine, Event, Refusal, StopCause, only_trial, picture};
@@ -104,31 +107,39 @@ impl Engine {
         self.sweeps.get(name).map(|sweep| sweep.study.facts().collect())
     }
 
-    /// Gives free workers something to do: lets studies start trials, or go on with them, as long as there are slots.
+    /// Gives free workers something to do: lets studies start trials, or go on with them, as long as there are slots. The
+    /// sweep with the highest priority is asked first, and of these the one with the fewest workers, so that they share.
+    /// Jobs that wait come before trials that have not begun.
     pub(super) fn feed_sweeps(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let mut live: Vec<_> = self.sweeps.iter().filter(|(_, sweep)| sweep.is_live()).collect();
-        live.sort_by_key(|(_, sweep)| (std::cmp::Reverse(sweep.spec.priority), sweep.turn));
-        let names: Vec<RunName> = live.into_iter().map(|(name, _)| name.clone()).collect();
-        for name in names {
-            while self.has_slot(&name) && self.fill_slot(now, &name, effects) {}
+        let live = self.sweeps.iter().filter(|(_, sweep)| sweep.is_live());
+        let mut asked: BTreeSet<RunName> = live.map(|(name, _)| name.clone()).collect();
+        let place = |engine: &Self, name: &RunName| {
+            let sweep = &engine.sweeps[name];
+            let workers = sweep.study.training().saturating_mul(sweep.spec.workers_per_trial);
+            (Reverse(sweep.spec.priority), workers, sweep.turn)
+        };
+        while let Some(name) = asked.iter().min_by_key(|name| place(self, name)).cloned() {
+            asked.remove(&name);
+            let is_due = self.has_slot(&name) || self.would_be_passed(&name, &asked);
+            if is_due && self.fill_slot(now, &name, effects) {
+                asked.insert(name);
+            }
         }
     }
 
-    /// Whether enough workers are free, beyond those that waiting runs want. A sweep of which nothing trains is asked all
-    /// the same: it may be over, and otherwise its next trial says what it waits for.
+    /// Whether one of the `others` would take free workers that are too few for this sweep, whose turn it is. Its next
+    /// trial is begun then all the same, and waits: so it is not smaller trials that get every worker that becomes free.
+    fn would_be_passed(&self, name: &RunName, others: &BTreeSet<RunName>) -> bool {
+        let sweep = &self.sweeps[name];
+        sweep.is_live() && self.vacant_for(sweep.spec.priority) > 0 && others.iter().any(|other| self.has_slot(other))
+    }
+
+    /// Whether enough workers are free, beyond those that waiting runs before it want. A sweep of which nothing trains is
+    /// asked all the same: it may be over, and otherwise its next trial says what it waits for.
     fn has_slot(&self, name: &RunName) -> bool {
         let sweep = &self.sweeps[name];
-        if !sweep.is_live() {
-            return false;
-        }
-        if sweep.study.training() == 0 {
-            return true;
-        }
-        let free = self.workers.values().filter(|worker| worker.connected && worker.trial.is_none()).count() as u32;
-        let is_waiting = |trial: &&Trial| matches!(trial.phase, Phase::Waiting { .. });
-        let waiting = self.trials.live().map(|(_, trial)| trial).filter(is_waiting);
-        let wanted: u32 = waiting.map(|trial| trial.spec.workers).sum();
-        free >= wanted.saturating_add(sweep.spec.workers_per_trial)
+        let is_idle = || sweep.study.training() == 0;
+        sweep.is_live() && (is_idle() || self.vacant_for(sweep.spec.priority) >= sweep.spec.workers_per_trial)
     }
 
     /// Does what the study says comes next; whether to ask again.
@@ -140,6 +151,9 @@ impl Engine {
                 true
             }
             Next::Resume { trial, target } => {
+                // It rested, and others have come meanwhile.
+                let (turn, id) = (self.take_turn(), only_trial(&self.sweeps[name].run(trial)));
+                self.trial_mut(&id).turn = turn;
                 self.go_on_to(now, name, trial, target, effects);
                 true
             }
@@ -186,6 +200,7 @@ impl Engine {
         let id = only_trial(&run);
         let mut trial = Trial::new(job, now, turn);
         trial.sweep = Some((name.clone(), number));
+        trial.is_elastic = self.sweeps[name].spec.elastic;
         trial.until = Some(until);
         if let Some(Parent { trial: parent, budget }) = parent {
             let sweep = &self.sweeps[name];

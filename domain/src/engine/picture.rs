@@ -187,6 +187,9 @@ fn reason(trial: &Trial) -> String {
         (Phase::Running { members, .. }, None) if members.len() < wanted as usize => {
             format!("{} of {wanted} workers; grows when one is free", members.len())
         }
+        (Phase::Running { members, .. }, None) if members.len() > wanted as usize => {
+            format!("{} workers, {} of them lent", members.len(), members.len() - wanted as usize)
+        }
         (Phase::Running { .. }, None) => String::new(),
     }
 }

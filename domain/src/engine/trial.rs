@@ -19,6 +19,8 @@ pub(super) struct Trial {
     pub(super) turn: u64,
     /// The sweep that it is a part of, and its number there.
     pub(super) sweep: Option<(RunName, u32)>,
+    /// Whether idle workers may be lent to it.
+    pub(super) is_elastic: bool,
     /// Where its sweep wants it to come to rest before its end.
     pub(super) until: Option<Length>,
     /// Another trial's checkpoint that it begins from, instead of the initialisation.
@@ -187,6 +189,7 @@ impl Trial {
             submitted_at: now,
             turn,
             sweep: None,
+            is_elastic: false,
             until: None,
             parent: None,
             generation: Generation(0),

@@ -147,6 +147,7 @@ pub(crate) fn base_spec(name: RunName) -> JobSpec {
         seed: 1,
         workers: 2,
         min_workers: 1,
+        priority: 0,
         data: DataSpec {
             source: DataSource::ImageFolder { path: PathBuf::from("/data") },
             holdout: Holdout::Fraction(0.2),

@@ -1,4 +1,6 @@
 mod checkpoints;
+mod elastic;
+mod gangs;
 mod newcomers;
 mod sweeps;
 

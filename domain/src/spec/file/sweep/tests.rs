@@ -354,6 +354,11 @@ fn each_mistake_in_the_space_has_its_place_and_its_remedy() {
                 "workers: {integer: [1, 2]}",
                 "4:18: space.workers: cannot be searched (a section of 1 keys)\n  hint: workers_per_trial sets it",
             ),
+            (
+                "schedule.lr: {log_uniform: [1e-4, 1e-2]}",
+                "priority: {integer: [0, 1]}",
+                "4:19: space.priority: cannot be searched (a section of 1 keys)\n  hint: the sweep's own priority sets it",
+            ),
         ],
     );
 }
