@@ -164,12 +164,20 @@ impl Engine {
             self.feed_sweeps(now, &mut effects);
             self.place(now, &mut effects);
             self.newest_fact = now;
+            // A group that was made may have had to give back members at once.
+            effects.retain(|effect| !self.is_superseded(effect));
         }
         if let Some(worker) = joined {
             self.repeat_commands(worker, &mut effects);
         }
         self.trials.settle();
         effects
+    }
+
+    /// Whether an effect assigns a place in a group that has made room for a newer one since.
+    fn is_superseded(&self, effect: &Effect) -> bool {
+        let Effect::Assign { assignment, .. } = effect else { return false };
+        assignment.generation < self.trials[&assignment.trial].generation
     }
 
     fn dispatch(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {

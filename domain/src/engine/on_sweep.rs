@@ -2,7 +2,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::sweep::{Sweep, SweepPhase, split_trial_run};
-use super::trial::{Phase, Trial};
+use super::trial::{Origin, Phase, Trial};
 use super::{Deadline, Effect, EndReason, Engine, Event, Refusal, StopCause, only_trial, picture};
 use crate::ids::{RunName, Time, TrialId};
 use crate::search::Configuration;
@@ -144,6 +144,7 @@ impl Engine {
 
     /// Does what the study says comes next; whether to ask again.
     fn fill_slot(&mut self, now: Time, name: &RunName, effects: &mut Vec<Effect>) -> bool {
+        self.end_if_steps_are_spent(name, effects);
         let sweep = self.sweep_mut(name);
         match sweep.study.next() {
             Next::Start { trial, point: _, configuration, target, parent } => {
@@ -193,7 +194,9 @@ impl Engine {
             Err(cause) => {
                 // No attempt is made, and none would go better.
                 while let AfterFailure::Retry { .. } = self.sweep_mut(name).study.failed(number, &cause) {}
-                note_run(effects, name, format!("trial {number} cannot be trained: {cause}"));
+                let cause = format!("cannot be trained: {cause}");
+                note_run(effects, name, format!("trial {number} {cause}"));
+                self.sweep_mut(name).untrained.insert(number, cause);
                 return;
             }
         };
@@ -204,11 +207,12 @@ impl Engine {
         trial.until = Some(until);
         if let Some(Parent { trial: parent, budget }) = parent {
             let sweep = &self.sweeps[name];
-            let step = sweep.rests.get(&(parent, budget));
-            let saved = self.trials.get(&only_trial(&sweep.run(parent))).and_then(|parent| {
+            let (step, run) = (sweep.rests.get(&(parent, budget)), sweep.run(parent));
+            let saved = self.trials.get(&only_trial(&run)).and_then(|parent| {
                 parent.checkpoints.iter().find(|checkpoint| Some(&checkpoint.step) == step).cloned()
             });
-            trial.parent = Some(saved.expect("checkpoints that are to be copied are kept"));
+            let checkpoint = saved.expect("checkpoints that are to be copied are kept");
+            trial.parent = Some(Box::new(Origin { run, checkpoint }));
         }
         self.trials.insert(id, trial);
     }
@@ -247,16 +251,8 @@ impl Engine {
         sweep.steps_made = sweep.steps_made + step.0 - before;
         let target = sweep.study.trials()[number as usize].target();
         sweep.rests.insert((number, target), step);
-        let steps = sweep.steps_made;
-        if sweep.spec.budget.steps.is_some_and(|limit| steps >= limit) && !sweep.is_out_of_time {
-            sweep.study.out_of_time();
-            sweep.is_out_of_time = true;
-            note_run(
-                effects,
-                &name,
-                format!("{steps} steps were made in all, the limit: trials end where they rest next"),
-            );
-        }
+        self.end_if_steps_are_spent(&name, effects);
+        let sweep = self.sweep_mut(&name);
         let is_live = sweep.is_live();
         let decision = sweep.study.rested(number, target, &losses);
         let told = self.sweeps[&name].words().decision(&decision);
@@ -268,6 +264,22 @@ impl Engine {
             Decision::Stop(reason) => self.prune(&name, number, reason, effects),
         }
         self.note_if_stopped(now, &name, effects);
+    }
+
+    /// In lock step the limit strikes between two waves, for the order in which trials come to rest must not matter.
+    fn end_if_steps_are_spent(&mut self, name: &RunName, effects: &mut Vec<Effect>) {
+        let sweep = self.sweep_mut(name);
+        let steps = sweep.steps_made;
+        let are_spent = sweep.spec.budget.steps.is_some_and(|limit| steps >= limit);
+        if are_spent && !sweep.is_out_of_time && !sweep.study.is_within_wave() {
+            sweep.study.out_of_time();
+            sweep.is_out_of_time = true;
+            note_run(
+                effects,
+                name,
+                format!("{steps} steps were made in all, the limit: trials end where they rest next"),
+            );
+        }
     }
 
     fn on_sweep_trial_failed(
@@ -299,7 +311,11 @@ impl Engine {
     fn prune(&mut self, name: &RunName, number: u32, reason: StopReason, effects: &mut Vec<Effect>) {
         note_run(effects, name, format!("trial {number} ends: {}", self.sweeps[name].words().stop(&reason)));
         let id = only_trial(&self.sweeps[name].run(number));
-        let Some(trial) = self.trials.get_mut(&id) else { return };
+        let Some(trial) = self.trials.get_mut(&id) else {
+            let never = format!("was not begun: {}", self.sweeps[name].words().stop(&reason));
+            self.sweep_mut(name).untrained.insert(number, never);
+            return;
+        };
         let step = trial.newest_saved_step();
         if let Phase::Ended { reason: ended, .. } = &mut trial.phase
             && matches!(ended, EndReason::Paused { .. })

@@ -302,7 +302,8 @@ impl Engine {
             (Some(Checkpoint { step, manifest, blake3, .. }), _) => {
                 StartFrom::Checkpoint { step: *step, manifest: manifest.clone(), blake3: blake3.clone() }
             }
-            (None, Some(Checkpoint { step, manifest, blake3, .. })) => {
+            (None, Some(parent)) => {
+                let Checkpoint { step, manifest, blake3, .. } = &parent.checkpoint;
                 StartFrom::Copy { step: *step, manifest: manifest.clone(), blake3: blake3.clone() }
             }
             (None, None) => StartFrom::Scratch,

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::engine::trial_run;
 use crate::picture::Picture;
+use crate::search::study::Fact;
 use crate::spec::sweep::SweepSpec;
 use crate::view::{SweepView, TrialState};
 
@@ -257,6 +258,19 @@ fn in_lock_step_trials_and_decisions_do_not_depend_on_the_workers() {
         assert_eq!(facts(&elastic, workers), alone, "{workers} workers, elastic");
     }
     assert_eq!(widest.get(), 4, "idle workers widen trials");
+    // The limit is passed within a wave.
+    let mut limited = elastic;
+    limited.budget.steps = Some(40);
+    let alone = facts(&limited, 1);
+    assert!(alone.0.iter().any(|fact| matches!(fact, Fact::OutOfTime { .. })));
+    assert!(
+        alone.1.iter().all(|trial| trial.state != TrialState::Training && !trial.reason.is_empty()),
+        "{:#?}",
+        alone.1
+    );
+    for workers in [2, 3, 4] {
+        assert_eq!(facts(&limited, workers), alone, "{workers} workers, a limit of steps");
+    }
 }
 
 #[test]
@@ -353,6 +367,9 @@ fn copies_of_a_population_begin_from_the_checkpoints_of_better_members() {
         let from =
             cluster.copied.iter().find(|(run, _)| *run == copy.run.to_string()).map(|(_, manifest)| manifest.clone());
         assert_eq!(from, Some(format!("s.{parent}/0/{budget}")));
+        let runs = cluster.engine.view().runs;
+        let run = runs.iter().find(|run| run.name == copy.run).expect("it has begun");
+        assert_eq!(run.parent, Some((trial_run(&view.name, parent), Step(budget))));
     }
 }
 

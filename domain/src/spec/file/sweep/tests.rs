@@ -612,3 +612,16 @@ fn combinations_that_are_no_job_are_found() {
     assert!(found.ends_with("(a section of 2 keys)\n  hint: exclude it by a constraint\n1 problem"), "{found}");
     read_ok(&format!("{text}constraints: [model.dim % model.heads == 0]\n"));
 }
+
+#[test]
+fn conditions_that_go_in_a_circle_are_refused_however_long_it_is() {
+    let text = SHORTEST.replace(
+        "schedule.lr: {log_uniform: [1e-4, 1e-2]}",
+        "model.pool: {categorical: [mean, class_token], when: {optimizer.type: sgd}}, \
+         optimizer.type: {categorical: [adamw, sgd], when: {model.depth: 2}}, \
+         model.depth: {ordinal: [1, 2], when: {model.pool: mean}}",
+    );
+    let problems = shown(&text);
+    let circle = "conditions go in a circle: model.pool needs optimizer.type needs model.depth needs model.pool";
+    assert!(problems.contains(circle), "{problems}");
+}
