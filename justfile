@@ -17,13 +17,14 @@ fix:
     cargo fmt --all
 
 # Replays one seed of the simulation and prints every event and effect.
-sim SEED:
+sim *SEED:
     cargo run --quiet --package domain --example sim -- {{SEED}}
 
 # A longer search for trouble: many seeds of the simulation, then the tests with real processes.
 soak SEEDS="1200..20000":
     mkdir -p bench/results
     cargo run --release --quiet --package domain --example sim -- --seeds {{SEEDS}} | tee bench/results/soak-sim.txt
+    cargo run --release --quiet --package domain --example sim -- --sweep --seeds {{SEEDS}} | tee bench/results/soak-sweeps.txt
     cargo test --release --package e2e | tee bench/results/soak-e2e.txt
 
 # Measures; writes to bench/results/.

@@ -14,7 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::BatchPlan;
-use crate::ids::Step;
+use crate::ids::{RunName, Step};
 use crate::record::{LedgerStep, Read};
 
 /// The most samples of a data set that can be audited: 128 MiB of bits for each open epoch.
@@ -42,6 +42,30 @@ pub enum AuditError {
         /// Samples of a step.
         global_batch: u64,
     },
+}
+
+/// A part of the history of a run: its own ledger, or that of a trial that it was copied from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Whose ledger.
+    pub run: RunName,
+    /// The last step of it that counts; all do in the run's own.
+    pub through: Option<Step>,
+}
+
+impl Section {
+    /// The history of `run` in its order. `ancestors` are the runs that it was copied from, the nearest first, each with
+    /// the step at which it was copied.
+    pub fn history(run: RunName, ancestors: Vec<(RunName, Step)>) -> Vec<Self> {
+        let copied = ancestors.into_iter().rev().map(|(run, step)| Self { run, through: Some(step) });
+        copied.chain([Self { run, through: None }]).collect()
+    }
+
+    /// Whether a line of this ledger is a part of the history. What an ancestor did after it was copied is not, and what
+    /// it rolled back is its own affair.
+    pub fn holds(&self, line: &LedgerStep) -> bool {
+        self.through.is_none_or(|through| line.step <= through && !line.rolled_back)
+    }
 }
 
 /// What an audit found.

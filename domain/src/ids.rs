@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,10 +10,11 @@ use serde::{Deserialize, Serialize};
 pub const RUN_NAME_BYTES_MAX: usize = 64;
 
 /// The name of a run: ASCII letters, digits, `-`, `_` and `.`, beginning with a letter or digit, at most
-/// [`RUN_NAME_BYTES_MAX`] bytes. Such a name is a safe path component on every file system.
+/// [`RUN_NAME_BYTES_MAX`] bytes. Such a name is a safe path component on every file system. Copies share the text: a sweep
+/// has many runs, and each is named in many places.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RunName(String);
+pub struct RunName(Arc<str>);
 
 /// Why a text is not a [`RunName`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +51,7 @@ impl RunName {
         if !begins_well || !name.chars().all(allowed) {
             return Err(RunNameError::BadCharacter { name });
         }
-        Ok(Self(name))
+        Ok(Self(name.into()))
     }
 
     /// The name as text.
@@ -80,7 +82,7 @@ impl TryFrom<String> for RunName {
 
 impl From<RunName> for String {
     fn from(name: RunName) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 

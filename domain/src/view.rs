@@ -94,6 +94,8 @@ pub struct RunView {
     pub name: RunName,
     /// The sweep that it is a trial of.
     pub sweep: Option<RunName>,
+    /// The run whose checkpoint it begins from, and the steps completed in that: they are a part of its history.
+    pub parent: Option<(RunName, Step)>,
     /// Where it stands.
     pub state: RunState,
     /// Why it stands there, for a person; never empty while waiting or after a failure.

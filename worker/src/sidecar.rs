@@ -27,8 +27,8 @@ pub(crate) struct Progress {
 
 /// Everything that determines a run's result, by name, in a canonical form. A state of another run is refused by it.
 ///
-/// Left out is what must not change the result: the run's name, the number of workers, when states are saved, and the
-/// limit of time.
+/// Left out is what must not change the result: the run's name, the number of workers, its priority, when states are saved,
+/// and the limit of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity(BTreeMap<&'static str, String>);
 
@@ -39,6 +39,7 @@ impl Identity {
             seed,
             workers: _,
             min_workers: _,
+            priority: _,
             data,
             model,
             train,

@@ -30,6 +30,7 @@ pub(crate) fn digits() -> JobSpec {
         seed: 7,
         workers: 2,
         min_workers: 1,
+        priority: 0,
         data: DataSpec {
             source: DataSource::Idx { images: file("images-idx3-ubyte.gz"), labels: file("labels-idx1-ubyte.gz") },
             holdout: Holdout::Fraction(0.1),

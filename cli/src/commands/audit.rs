@@ -1,9 +1,9 @@
 //! `phalanx audit`: proves from the ledger that every sample was read exactly once per epoch.
 
-use domain::audit::{AuditReport, Auditor, EpochTally, Tally};
+use domain::audit::{AuditReport, Auditor, EpochTally, Section, Tally};
 use domain::ids::{RunName, Step};
 use proto::convert;
-use proto::v1::ReadLedgerResponse;
+use proto::v1::{ReadLedgerResponse, Run};
 use serde_json::json;
 
 use crate::args::AuditArgs;
@@ -28,7 +28,11 @@ pub(crate) async fn run(args: AuditArgs) -> Result<Exit, Failure> {
     Ok(if report.is_clean() { Exit::Done } else { Exit::Failed })
 }
 
-/// Reads the whole ledger of a run and checks it against the plan, as far as the run has come.
+/// The most copies of copies: a sweep has no more trials.
+const ANCESTORS_MAX: usize = 1_000_000;
+
+/// Reads the whole ledger of a run and checks it against the plan, as far as the run has come. That of a trial that was
+/// copied from another begins with the other's.
 pub(crate) async fn audit(client: &mut Client, name: &RunName) -> Result<AuditReport, Failure> {
     let run = client.run(name).await?;
     if run.train_samples == 0 {
@@ -37,19 +41,31 @@ pub(crate) async fn audit(client: &mut Client, name: &RunName) -> Result<AuditRe
     }
     let plan = spec_of(&run)?.batch_plan(run.train_samples);
     let mut auditor = Auditor::new(plan).map_err(Failure::config)?;
-    let mut through = run.step;
-    let mut portions = client.ledger(name).await?;
-    while let Some(ReadLedgerResponse { steps }) = portions.message().await? {
-        for line in steps {
-            let line = convert::ledger_step_from_wire(line);
-            // A run that is being trained goes on while its ledger is read.
-            if !line.rolled_back {
-                through = through.max(line.step.0);
+    let mut through = run.step.max(run.parent_step);
+    for section in Section::history(name.clone(), ancestors(client, run).await?) {
+        let mut portions = client.ledger(&section.run).await?;
+        while let Some(ReadLedgerResponse { steps }) = portions.message().await? {
+            for line in steps.into_iter().map(convert::ledger_step_from_wire).filter(|line| section.holds(line)) {
+                // A run that is being trained goes on while its ledger is read.
+                if !line.rolled_back {
+                    through = through.max(line.step.0);
+                }
+                auditor.observe(&line);
             }
-            auditor.observe(&line);
         }
     }
     Ok(auditor.finish(Step(through)))
+}
+
+/// The runs that a run was copied from, the nearest first, each with the step at which it was.
+async fn ancestors(client: &mut Client, mut run: Run) -> Result<Vec<(RunName, Step)>, Failure> {
+    let mut ancestors = Vec::new();
+    while !run.parent.is_empty() && ancestors.len() < ANCESTORS_MAX {
+        let parent: RunName = run.parent.parse().map_err(Failure::config)?;
+        ancestors.push((parent.clone(), Step(run.parent_step)));
+        run = client.run(&parent).await?;
+    }
+    Ok(ancestors)
 }
 
 fn report_text(report: &AuditReport) -> String {

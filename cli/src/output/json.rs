@@ -26,6 +26,8 @@ pub(crate) fn run(run: &Run) -> Value {
         spec_json,
         train_samples,
         sweep,
+        parent,
+        parent_step,
     } = run;
     json!({
         "name": name,
@@ -43,6 +45,8 @@ pub(crate) fn run(run: &Run) -> Value {
         "failures": failures,
         "train_samples": train_samples,
         "sweep": (!sweep.is_empty()).then_some(sweep),
+        "parent": (!parent.is_empty()).then_some(parent),
+        "parent_step": (!parent.is_empty()).then_some(parent_step),
         "spec": serde_json::from_str::<Value>(spec_json).unwrap_or(Value::Null),
     })
 }

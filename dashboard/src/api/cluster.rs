@@ -135,6 +135,7 @@ impl RunSummary {
         let RunView {
             name,
             sweep,
+            parent: _,
             state,
             reason,
             generation,

@@ -38,6 +38,38 @@ fn wrong(report: &AuditReport) -> [u64; 7] {
     [missing, duplicated, foreign, missing_steps, repeated_steps, unknown_steps, reordered]
 }
 
+/// A member of a population that took over another's checkpoint, twice.
+#[test]
+fn the_history_of_a_copy_begins_with_its_ancestors() {
+    let plan = plan(20, 4, 2, Length::Epochs(2));
+    let name = |name: &str| RunName::new(name).unwrap();
+    let history = Section::history(name("s.7"), vec![(name("s.4"), Step(3)), (name("s.1"), Step(2))]);
+    // The first ancestor went on by itself, and had rolled back a step before; the second stopped.
+    let again = LedgerStep { rolled_back: true, ..line(&plan, 2) };
+    let ledgers: BTreeMap<RunName, Vec<LedgerStep>> = BTreeMap::from([
+        (name("s.1"), [vec![again], ledger(&plan, 5)].concat()),
+        (name("s.4"), vec![line(&plan, 3)]),
+        (name("s.7"), vec![line(&plan, 4), line(&plan, 5)]),
+    ]);
+    let lines = |history: &[Section]| -> Vec<LedgerStep> {
+        let of = |section: &Section| {
+            ledgers[&section.run].iter().filter(|line| section.holds(line)).cloned().collect::<Vec<_>>()
+        };
+        history.iter().flat_map(of).collect()
+    };
+    let report = audit(&plan, &lines(&history), 5);
+    assert!(report.is_clean(), "{report:#?}");
+    assert_eq!((report.steps, report.rolled_back_steps), (5, 0));
+    // Its own ledger alone lacks what the ancestors read.
+    assert_eq!(audit(&plan, &lines(&history[2..]), 5).missing_steps, 3);
+    // A step that nobody made is still found: the second ancestor was copied before it made step 3.
+    let gap = Section::history(name("s.7"), vec![(name("s.1"), Step(2))]);
+    assert_eq!(audit(&plan, &lines(&gap), 5).missing_steps, 1);
+    // And one that both made.
+    let twice = Section::history(name("s.7"), vec![(name("s.4"), Step(3)), (name("s.1"), Step(3))]);
+    assert_eq!(audit(&plan, &lines(&twice), 5).repeated_steps, 1);
+}
+
 #[test]
 fn each_planted_fault_is_found_and_named() {
     // Two epochs of 20 samples, 8 a step: step 3 straddles them, step 5 ends the run.

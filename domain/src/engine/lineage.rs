@@ -32,6 +32,10 @@ impl Lineage {
         self.cuts.push(cut);
     }
 
+    pub(super) fn shrink(&mut self) {
+        self.cuts.shrink_to_fit();
+    }
+
     pub(super) fn newest(&self) -> Option<Cut> {
         self.cuts.last().copied()
     }

@@ -1,8 +1,8 @@
 //! The engine: facts in, effects out. See [`Engine`].
 //!
 //! Split by what happened: `on_worker` (joined, lost, restarted), `on_trial` (a user's or a group's word about a
-//! run), `on_checkpoint` (parts, manifests, retention), `liveness` (deadlines), `place` (who works for whom), `picture`
-//! (the view).
+//! run), `on_checkpoint` (parts, manifests, retention), `on_sweep` (trials of sweeps), `liveness` (deadlines), `place`
+//! (who works for whom), `widen` (to whom idle workers are lent), `picture` (the view).
 //!
 //! Replay: whatever is not journalled ([`Event::Alive`], [`Event::Advanced`]) changes no decision that later facts build
 //! on, so the journal alone leads to the same state; what hangs on it is reset by [`Event::Restarted`].
@@ -23,6 +23,7 @@ mod sweep;
 mod tests;
 mod trial;
 mod trials;
+mod widen;
 
 use std::collections::BTreeMap;
 
@@ -163,12 +164,20 @@ impl Engine {
             self.feed_sweeps(now, &mut effects);
             self.place(now, &mut effects);
             self.newest_fact = now;
+            // A group that was made may have had to give back members at once.
+            effects.retain(|effect| !self.is_superseded(effect));
         }
         if let Some(worker) = joined {
             self.repeat_commands(worker, &mut effects);
         }
         self.trials.settle();
         effects
+    }
+
+    /// Whether an effect assigns a place in a group that has made room for a newer one since.
+    fn is_superseded(&self, effect: &Effect) -> bool {
+        let Effect::Assign { assignment, .. } = effect else { return false };
+        assignment.generation < self.trials[&assignment.trial].generation
     }
 
     fn dispatch(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {

@@ -87,6 +87,8 @@ impl Engine {
         note(effects, id, format!("checkpoint of step {} saved", checkpoint.step));
         trial.broken_in_a_row = 0;
         let place = trial.checkpoints.partition_point(|known| known.step < checkpoint.step);
+        // Few are kept at a time, and most trials have one.
+        trial.checkpoints.reserve_exact(1);
         trial.checkpoints.insert(place, checkpoint);
         self.finish_if_saved(now, id, effects);
         self.apply_retention(id, effects);

@@ -1,5 +1,8 @@
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use super::sweep::{Sweep, SweepPhase, split_trial_run};
-use super::trial::{Phase, Trial};
+use super::trial::{Origin, Phase, Trial};
 use super::{Deadline, Effect, EndReason, Engine, Event, Refusal, StopCause, only_trial, picture};
 use crate::ids::{RunName, Time, TrialId};
 use crate::search::Configuration;
@@ -104,35 +107,44 @@ impl Engine {
         self.sweeps.get(name).map(|sweep| sweep.study.facts().collect())
     }
 
-    /// Gives free workers something to do: lets studies start trials, or go on with them, as long as there are slots.
+    /// Gives free workers something to do: lets studies start trials, or go on with them, as long as there are slots. The
+    /// sweep with the highest priority is asked first, and of these the one with the fewest workers, so that they share.
+    /// Jobs that wait come before trials that have not begun.
     pub(super) fn feed_sweeps(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let mut live: Vec<_> = self.sweeps.iter().filter(|(_, sweep)| sweep.is_live()).collect();
-        live.sort_by_key(|(_, sweep)| (std::cmp::Reverse(sweep.spec.priority), sweep.turn));
-        let names: Vec<RunName> = live.into_iter().map(|(name, _)| name.clone()).collect();
-        for name in names {
-            while self.has_slot(&name) && self.fill_slot(now, &name, effects) {}
+        let live = self.sweeps.iter().filter(|(_, sweep)| sweep.is_live());
+        let mut asked: BTreeSet<RunName> = live.map(|(name, _)| name.clone()).collect();
+        let place = |engine: &Self, name: &RunName| {
+            let sweep = &engine.sweeps[name];
+            let workers = sweep.study.training().saturating_mul(sweep.spec.workers_per_trial);
+            (Reverse(sweep.spec.priority), workers, sweep.turn)
+        };
+        while let Some(name) = asked.iter().min_by_key(|name| place(self, name)).cloned() {
+            asked.remove(&name);
+            let is_due = self.has_slot(&name) || self.would_be_passed(&name, &asked);
+            if is_due && self.fill_slot(now, &name, effects) {
+                asked.insert(name);
+            }
         }
     }
 
-    /// Whether enough workers are free, beyond those that waiting runs want. A sweep of which nothing trains is asked all
-    /// the same: it may be over, and otherwise its next trial says what it waits for.
+    /// Whether one of the `others` would take free workers that are too few for this sweep, whose turn it is. Its next
+    /// trial is begun then all the same, and waits: so it is not smaller trials that get every worker that becomes free.
+    fn would_be_passed(&self, name: &RunName, others: &BTreeSet<RunName>) -> bool {
+        let sweep = &self.sweeps[name];
+        sweep.is_live() && self.vacant_for(sweep.spec.priority) > 0 && others.iter().any(|other| self.has_slot(other))
+    }
+
+    /// Whether enough workers are free, beyond those that waiting runs before it want. A sweep of which nothing trains is
+    /// asked all the same: it may be over, and otherwise its next trial says what it waits for.
     fn has_slot(&self, name: &RunName) -> bool {
         let sweep = &self.sweeps[name];
-        if !sweep.is_live() {
-            return false;
-        }
-        if sweep.study.training() == 0 {
-            return true;
-        }
-        let free = self.workers.values().filter(|worker| worker.connected && worker.trial.is_none()).count() as u32;
-        let is_waiting = |trial: &&Trial| matches!(trial.phase, Phase::Waiting { .. });
-        let waiting = self.trials.live().map(|(_, trial)| trial).filter(is_waiting);
-        let wanted: u32 = waiting.map(|trial| trial.spec.workers).sum();
-        free >= wanted.saturating_add(sweep.spec.workers_per_trial)
+        let is_idle = || sweep.study.training() == 0;
+        sweep.is_live() && (is_idle() || self.vacant_for(sweep.spec.priority) >= sweep.spec.workers_per_trial)
     }
 
     /// Does what the study says comes next; whether to ask again.
     fn fill_slot(&mut self, now: Time, name: &RunName, effects: &mut Vec<Effect>) -> bool {
+        self.end_if_steps_are_spent(name, effects);
         let sweep = self.sweep_mut(name);
         match sweep.study.next() {
             Next::Start { trial, point: _, configuration, target, parent } => {
@@ -140,6 +152,9 @@ impl Engine {
                 true
             }
             Next::Resume { trial, target } => {
+                // It rested, and others have come meanwhile.
+                let (turn, id) = (self.take_turn(), only_trial(&self.sweeps[name].run(trial)));
+                self.trial_mut(&id).turn = turn;
                 self.go_on_to(now, name, trial, target, effects);
                 true
             }
@@ -179,21 +194,25 @@ impl Engine {
             Err(cause) => {
                 // No attempt is made, and none would go better.
                 while let AfterFailure::Retry { .. } = self.sweep_mut(name).study.failed(number, &cause) {}
-                note_run(effects, name, format!("trial {number} cannot be trained: {cause}"));
+                let cause = format!("cannot be trained: {cause}");
+                note_run(effects, name, format!("trial {number} {cause}"));
+                self.sweep_mut(name).untrained.insert(number, cause);
                 return;
             }
         };
         let id = only_trial(&run);
         let mut trial = Trial::new(job, now, turn);
         trial.sweep = Some((name.clone(), number));
+        trial.is_elastic = self.sweeps[name].spec.elastic;
         trial.until = Some(until);
         if let Some(Parent { trial: parent, budget }) = parent {
             let sweep = &self.sweeps[name];
-            let step = sweep.rests.get(&(parent, budget));
-            let saved = self.trials.get(&only_trial(&sweep.run(parent))).and_then(|parent| {
+            let (step, run) = (sweep.rests.get(&(parent, budget)), sweep.run(parent));
+            let saved = self.trials.get(&only_trial(&run)).and_then(|parent| {
                 parent.checkpoints.iter().find(|checkpoint| Some(&checkpoint.step) == step).cloned()
             });
-            trial.parent = Some(saved.expect("checkpoints that are to be copied are kept"));
+            let checkpoint = saved.expect("checkpoints that are to be copied are kept");
+            trial.parent = Some(Box::new(Origin { run, checkpoint }));
         }
         self.trials.insert(id, trial);
     }
@@ -232,16 +251,8 @@ impl Engine {
         sweep.steps_made = sweep.steps_made + step.0 - before;
         let target = sweep.study.trials()[number as usize].target();
         sweep.rests.insert((number, target), step);
-        let steps = sweep.steps_made;
-        if sweep.spec.budget.steps.is_some_and(|limit| steps >= limit) && !sweep.is_out_of_time {
-            sweep.study.out_of_time();
-            sweep.is_out_of_time = true;
-            note_run(
-                effects,
-                &name,
-                format!("{steps} steps were made in all, the limit: trials end where they rest next"),
-            );
-        }
+        self.end_if_steps_are_spent(&name, effects);
+        let sweep = self.sweep_mut(&name);
         let is_live = sweep.is_live();
         let decision = sweep.study.rested(number, target, &losses);
         let told = self.sweeps[&name].words().decision(&decision);
@@ -253,6 +264,22 @@ impl Engine {
             Decision::Stop(reason) => self.prune(&name, number, reason, effects),
         }
         self.note_if_stopped(now, &name, effects);
+    }
+
+    /// In lock step the limit strikes between two waves, for the order in which trials come to rest must not matter.
+    fn end_if_steps_are_spent(&mut self, name: &RunName, effects: &mut Vec<Effect>) {
+        let sweep = self.sweep_mut(name);
+        let steps = sweep.steps_made;
+        let are_spent = sweep.spec.budget.steps.is_some_and(|limit| steps >= limit);
+        if are_spent && !sweep.is_out_of_time && !sweep.study.is_within_wave() {
+            sweep.study.out_of_time();
+            sweep.is_out_of_time = true;
+            note_run(
+                effects,
+                name,
+                format!("{steps} steps were made in all, the limit: trials end where they rest next"),
+            );
+        }
     }
 
     fn on_sweep_trial_failed(
@@ -284,7 +311,11 @@ impl Engine {
     fn prune(&mut self, name: &RunName, number: u32, reason: StopReason, effects: &mut Vec<Effect>) {
         note_run(effects, name, format!("trial {number} ends: {}", self.sweeps[name].words().stop(&reason)));
         let id = only_trial(&self.sweeps[name].run(number));
-        let Some(trial) = self.trials.get_mut(&id) else { return };
+        let Some(trial) = self.trials.get_mut(&id) else {
+            let never = format!("was not begun: {}", self.sweeps[name].words().stop(&reason));
+            self.sweep_mut(name).untrained.insert(number, never);
+            return;
+        };
         let step = trial.newest_saved_step();
         if let Phase::Ended { reason: ended, .. } = &mut trial.phase
             && matches!(ended, EndReason::Paused { .. })

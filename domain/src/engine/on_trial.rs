@@ -77,6 +77,11 @@ impl Engine {
 
     /// A trial at rest waits for workers again, to go on from its newest checkpoint.
     pub(super) fn wake(&mut self, now: Time, id: &TrialId, effects: &mut Vec<Effect>) {
+        let rests = matches!(self.trials[id].phase, Phase::Ended { reason: EndReason::Paused { .. }, .. });
+        if !rests {
+            // They may hold steps that were not saved, and that count no more.
+            self.drop_states_of(id, effects);
+        }
         let trial = self.trial_mut(id);
         let step = trial.newest_saved_step();
         note(effects, id, format!("resumed from step {step}"));
@@ -92,6 +97,16 @@ impl Engine {
         trial.enter(now, Phase::waiting(now));
         let generation = trial.generation;
         self.go_on_from(id, step, generation, effects);
+    }
+
+    /// Free workers drop what they hold of a trial.
+    fn drop_states_of(&mut self, id: &TrialId, effects: &mut Vec<Effect>) {
+        for (worker_id, worker) in &mut self.workers {
+            let Some(held) = worker.held.take_if(|held| held.trial == *id) else { continue };
+            if worker.connected {
+                effects.push(Effect::Release { worker: *worker_id, trial: held.trial, generation: held.generation });
+            }
+        }
     }
 
     /// The history goes on from `step` with `generation`: what older ones made beyond it no longer counts.

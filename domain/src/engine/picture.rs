@@ -73,6 +73,7 @@ impl Engine {
         RunView {
             name: id.run.clone(),
             sweep: trial.sweep.as_ref().map(|(sweep, _)| sweep.clone()),
+            parent: trial.parent.as_ref().map(|parent| (parent.run.clone(), parent.checkpoint.step)),
             state: state(trial),
             reason: self.reason(trial),
             generation: trial.generation,
@@ -104,7 +105,10 @@ impl Engine {
                 number,
                 configuration: sweep.study.space().decode(trial.point()),
                 state: trial_state(trial.phase()),
-                reason: self.trials.get(&only_trial(&run)).map(|trial| self.reason(trial)).unwrap_or_default(),
+                reason: match self.trials.get(&only_trial(&run)) {
+                    Some(trial) => self.reason(trial),
+                    None => sweep.untrained.get(&number).cloned().unwrap_or_default(),
+                },
                 run,
                 budget: trial.budget(),
                 step: Step(sweep.steps.get(&number).copied().unwrap_or_default()),
@@ -186,6 +190,9 @@ fn reason(trial: &Trial) -> String {
         (Phase::Forming { members, .. }, None) => format!("{} of {wanted} workers are connecting", members.len()),
         (Phase::Running { members, .. }, None) if members.len() < wanted as usize => {
             format!("{} of {wanted} workers; grows when one is free", members.len())
+        }
+        (Phase::Running { members, .. }, None) if members.len() > wanted as usize => {
+            format!("{} workers, {} of them lent", members.len(), members.len() - wanted as usize)
         }
         (Phase::Running { .. }, None) => String::new(),
     }

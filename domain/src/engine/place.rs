@@ -1,3 +1,5 @@
+use std::cmp::Reverse;
+
 use super::liveness::backed_off_ms;
 use super::trial::{Checkpoint, Phase, Trial};
 use super::{Assignment, Effect, Engine, StartFrom, StateInMemory, WaitReason, Worker, drop_saves, note};
@@ -22,7 +24,7 @@ struct Demand {
 
 /// What placement knows of the workers.
 struct Supply {
-    /// Free workers.
+    /// Free workers, and those that are lent out.
     free: u32,
     /// Free workers that hold the trial's state.
     holders: u32,
@@ -55,7 +57,8 @@ fn decide(demand: &Demand, supply: &Supply, gather_ms: u64, now: Time) -> Placem
 }
 
 impl Engine {
-    /// Gives free workers to waiting trials first, in the order of their turns, then to groups that are not full.
+    /// Gives free workers to waiting trials first, by their priorities and turns, then to groups that are not full, and lends
+    /// out what is left.
     pub(super) fn place(&mut self, now: Time, effects: &mut Vec<Effect>) {
         // Once more after each change, so that every reason to wait is given from how things stand in the end. It ends:
         // a trial gets a group, or a worker drops a state, in every round but the last.
@@ -70,13 +73,16 @@ impl Engine {
 
     fn place_once(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let mut ahead: Option<RunName> = None;
-        for id in self.by_turn(|trial| matches!(trial.phase, Phase::Waiting { .. })) {
+        let mut is_gathering = false;
+        let waiting = self.by_turn(|trial| matches!(trial.phase, Phase::Waiting { .. }));
+        for id in &waiting {
             match &ahead {
-                Some(run) => self.keep_waiting(&id, WaitReason::Behind { run: run.clone() }, None),
-                None => match self.placement(&id, now) {
-                    Placement::Start => self.start_group(now, &id, effects),
+                Some(run) => self.keep_waiting(id, WaitReason::Behind { run: run.clone() }, None),
+                None => match self.placement(id, now) {
+                    Placement::Start => self.start_group(now, id, waiting.last() == Some(id), effects),
                     Placement::Wait { reason, gather_until, reserves } => {
-                        self.keep_waiting(&id, reason, gather_until);
+                        is_gathering |= matches!(reason, WaitReason::Gathering { .. });
+                        self.keep_waiting(id, reason, gather_until);
                         ahead = reserves.then(|| id.run.clone());
                     }
                 },
@@ -88,14 +94,19 @@ impl Engine {
                 self.grow_group(now, &id, effects);
             }
         }
+        // What is lent comes back as soon as it helps whoever waits; one that holds out for a moment only is not worth it.
+        if !is_gathering {
+            self.widen_groups(now, effects);
+        }
         self.release_idle(Trial::wants_holders, effects);
     }
 
-    fn by_turn(&self, filter: impl Fn(&Trial) -> bool) -> Vec<TrialId> {
-        let mut ids: Vec<(u64, &TrialId)> =
-            self.trials.live().filter(|(_, trial)| filter(trial)).map(|(id, trial)| (trial.turn, id)).collect();
+    /// Those with the highest priority first, and of them those that came first.
+    pub(super) fn by_turn(&self, filter: impl Fn(&Trial) -> bool) -> Vec<TrialId> {
+        let place = |(id, trial): (&TrialId, &Trial)| (Reverse(trial.spec.priority), trial.turn, id.clone());
+        let mut ids: Vec<_> = self.trials.live().filter(|(_, trial)| filter(trial)).map(place).collect();
         ids.sort();
-        ids.into_iter().map(|(_, id)| id.clone()).collect()
+        ids.into_iter().map(|(_, _, id)| id).collect()
     }
 
     fn placement(&self, id: &TrialId, now: Time) -> Placement {
@@ -106,10 +117,33 @@ impl Engine {
         let (workers, min_workers) = (trial.spec.workers, trial.spec.min_workers);
         let free = self.free_for(id);
         let holders = free.iter().filter(|worker| self.holds(**worker, id)).count() as u32;
-        let may_serve = |(id, worker): &(&WorkerId, &Worker)| worker.connected && !trial.shunned.contains_key(id);
-        let connected = self.workers.iter().filter(may_serve).count() as u32;
+        let free = if free.len() < workers as usize { free.len() + self.lent_for(id).len() } else { free.len() };
+        let connected = self.connected_for(trial);
         let demand = Demand { workers, min_workers, since, gather_until };
-        decide(&demand, &Supply { free: free.len() as u32, holders, connected }, self.timing.gather_ms, now)
+        decide(&demand, &Supply { free: free as u32, holders, connected }, self.timing.gather_ms, now)
+    }
+
+    /// Workers that may serve a trial, busy or not.
+    fn connected_for(&self, trial: &Trial) -> u32 {
+        let may_serve = |(id, worker): &(&WorkerId, &Worker)| worker.connected && !trial.shunned.contains_key(id);
+        self.workers.iter().filter(may_serve).count() as u32
+    }
+
+    /// How many workers a new trial of this priority would find: those that are free or lent out, less what the waiting
+    /// ones before it want. None, if one of these waits for workers to become free.
+    pub(super) fn vacant_for(&self, priority: i32) -> u32 {
+        let free = self.workers.values().filter(|worker| worker.connected && worker.trial.is_none()).count() as u32;
+        let mut vacant = free + self.lent();
+        let is_before = |trial: &Trial| matches!(trial.phase, Phase::Waiting { .. }) && trial.spec.priority >= priority;
+        for (_, trial) in self.trials.live().filter(|(_, trial)| is_before(trial)) {
+            match vacant.checked_sub(trial.spec.workers) {
+                Some(left) => vacant = left,
+                None if self.connected_for(trial) >= trial.spec.min_workers => return 0,
+                // The cluster cannot serve it at all: it blocks nobody.
+                None => {}
+            }
+        }
+        vacant
     }
 
     fn keep_waiting(&mut self, id: &TrialId, new_reason: WaitReason, new_until: Option<Time>) {
@@ -142,28 +176,39 @@ impl Engine {
     }
 
     /// Free workers that may join a group which could do without them: not those that hold another trial's state.
-    fn spare_for(&self, id: &TrialId) -> Vec<WorkerId> {
+    pub(super) fn spare_for(&self, id: &TrialId) -> Vec<WorkerId> {
         let mut free = self.free_for(id);
         free.retain(|worker| self.workers[worker].held.is_none() || self.holds(*worker, id));
         free
     }
 
-    fn start_group(&mut self, now: Time, id: &TrialId, effects: &mut Vec<Effect>) {
+    /// `is_last` says whether nobody else waits, so that workers may be lent to it from the beginning.
+    fn start_group(&mut self, now: Time, id: &TrialId, is_last: bool, effects: &mut Vec<Effect>) {
+        let workers = self.trials[id].spec.workers as usize;
+        let missing = workers.saturating_sub(self.free_for(id).len());
+        if missing > 0 {
+            self.take_back(now, id, missing, effects);
+        }
         let mut members = self.free_for(id);
-        members.truncate(self.trials[id].spec.workers as usize);
+        let lent = if is_last { self.widths(Some(id)).get(id).copied() } else { None };
+        members.truncate(lent.map_or(workers, |width| width as usize));
         self.form_group(now, id, members, "starting", effects);
     }
 
     fn grow_group(&mut self, now: Time, id: &TrialId, effects: &mut Vec<Effect>) {
         let trial = &self.trials[id];
-        let mut members = trial.phase.members().to_vec();
-        // A member that has not come back after a restart may be stepping still: its group is left alone.
-        if !members.iter().all(|member| self.workers[member].connected) {
+        if !self.all_connected(trial) {
             return;
         }
+        let workers = trial.spec.workers as usize;
+        let mut members = trial.phase.members().to_vec();
         let before = members.len();
+        let missing = workers.saturating_sub(before + self.spare_for(id).len());
+        if missing > 0 {
+            self.take_back(now, id, missing, effects);
+        }
         members.extend(self.spare_for(id));
-        members.truncate(trial.spec.workers as usize);
+        members.truncate(workers);
         if members.len() > before {
             self.form_group(now, id, members, "more workers are free", effects);
         }
@@ -181,8 +226,10 @@ impl Engine {
     ) {
         let (workers, min_workers) = (self.trials[id].spec.workers, self.trials[id].spec.min_workers);
         let mut members: Vec<WorkerId> = left.into_iter().filter(|m| self.workers[m].connected).collect();
-        members.extend(self.spare_for(id));
-        members.truncate(workers as usize);
+        if members.len() < workers as usize {
+            members.extend(self.spare_for(id));
+            members.truncate(workers as usize);
+        }
         if members.len() >= min_workers as usize {
             return self.form_group(now, id, members, cause, effects);
         }
@@ -192,12 +239,19 @@ impl Engine {
     }
 
     /// The next generation, with these members. Survivors keep their order, so that rank 0 seldom moves.
-    fn form_group(&mut self, now: Time, id: &TrialId, members: Vec<WorkerId>, cause: &str, effects: &mut Vec<Effect>) {
+    pub(super) fn form_group(
+        &mut self,
+        now: Time,
+        id: &TrialId,
+        members: Vec<WorkerId>,
+        cause: &str,
+        effects: &mut Vec<Effect>,
+    ) {
         self.dissolve(id);
         let form_ms = self.timing.form_ms;
         let trial = self.trial_mut(id);
         debug_assert!(members.len() >= trial.spec.min_workers as usize);
-        debug_assert!(members.len() <= trial.spec.workers as usize);
+        debug_assert!(members.len() <= trial.most_workers() as usize);
         let dropped = trial.take_generation();
         trial.world = members.len() as u32;
         let until = now.after_ms(backed_off_ms(form_ms, trial.broken_in_a_row));
@@ -248,7 +302,8 @@ impl Engine {
             (Some(Checkpoint { step, manifest, blake3, .. }), _) => {
                 StartFrom::Checkpoint { step: *step, manifest: manifest.clone(), blake3: blake3.clone() }
             }
-            (None, Some(Checkpoint { step, manifest, blake3, .. })) => {
+            (None, Some(parent)) => {
+                let Checkpoint { step, manifest, blake3, .. } = &parent.checkpoint;
                 StartFrom::Copy { step: *step, manifest: manifest.clone(), blake3: blake3.clone() }
             }
             (None, None) => StartFrom::Scratch,
@@ -284,6 +339,6 @@ impl Trial {
 
     /// As [`Trial::wants_holders`], before groups have grown.
     fn may_want_a_holder(&self) -> bool {
-        self.wants_holders() || self.can_grow()
+        self.wants_holders() || self.can_grow() || self.can_widen()
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Sweep {
     pub(super) steps: BTreeMap<u32, u64>,
     /// Their sum.
     pub(super) steps_made: u64,
+    /// Trials that no worker was asked to train, and why.
+    pub(super) untrained: BTreeMap<u32, String>,
     /// Facts of the study that people have seen the results of.
     pub(super) seen_facts: usize,
     pub(super) submitted_at: Time,
@@ -69,6 +71,7 @@ impl Sweep {
             rests: BTreeMap::new(),
             steps: BTreeMap::new(),
             steps_made: 0,
+            untrained: BTreeMap::new(),
             seen_facts: 0,
             submitted_at: now,
             turn,

@@ -19,10 +19,12 @@ pub(super) struct Trial {
     pub(super) turn: u64,
     /// The sweep that it is a part of, and its number there.
     pub(super) sweep: Option<(RunName, u32)>,
+    /// Whether idle workers may be lent to it.
+    pub(super) is_elastic: bool,
     /// Where its sweep wants it to come to rest before its end.
     pub(super) until: Option<Length>,
     /// Another trial's checkpoint that it begins from, instead of the initialisation.
-    pub(super) parent: Option<Checkpoint>,
+    pub(super) parent: Option<Box<Origin>>,
     /// The newest generation, 0 before the first.
     pub(super) generation: Generation,
     /// Members of the newest generation's group when it was made; 0 if it never had one.
@@ -127,6 +129,13 @@ pub(super) struct Save {
     pub(super) parts: BTreeMap<u32, SavedPart>,
 }
 
+/// Another trial's checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Origin {
+    pub(super) run: RunName,
+    pub(super) checkpoint: Checkpoint,
+}
+
 /// How long a trial has trained.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Trained {
@@ -187,6 +196,7 @@ impl Trial {
             submitted_at: now,
             turn,
             sweep: None,
+            is_elastic: false,
             until: None,
             parent: None,
             generation: Generation(0),
@@ -239,6 +249,24 @@ impl Trial {
             | Phase::Ended { .. } => self.trained.pause(now),
         }
         self.phase = next;
+    }
+
+    /// Once it has ended it takes no more memory than it needs: a sweep leaves tens of thousands of trials behind.
+    pub(super) fn shrink(&mut self) {
+        self.proven.clear();
+        self.measurements.shrink_to_fit();
+        self.checkpoints.shrink_to_fit();
+        for Checkpoint { generation: _, step: _, manifest, blake3, weights_sha256, at: _ } in &mut self.checkpoints {
+            for text in [manifest, blake3, weights_sha256] {
+                text.shrink_to_fit();
+            }
+        }
+        self.deleted.shrink_to_fit();
+        if self.saves.is_empty() {
+            // An empty map keeps room for eleven entries once it had one.
+            self.saves = BTreeMap::new();
+        }
+        self.lineage.shrink();
     }
 
     pub(super) fn is_ended(&self) -> bool {

@@ -70,7 +70,9 @@ impl Trials {
     /// To be called at the end of each event: ended trials are left out of [`Trials::live`] from now on.
     pub(super) fn settle(&mut self) {
         for id in std::mem::take(&mut self.touched) {
-            if self[&id].is_ended() {
+            let trial = self.all.get_mut(&id).expect("what was touched is known");
+            if trial.is_ended() {
+                trial.shrink();
                 self.live.remove(&id);
             }
             self.unseen.insert(id);

@@ -2,7 +2,8 @@ use super::invariants::{
     invariant_a_completed_run_is_complete, invariant_repetition_is_harmless, invariant_replay_gives_the_same_engine,
     invariant_the_history_is_whole,
 };
-use super::{Action, Command, Deadline, Effect, Engine, Event, Report, Step, World};
+use super::plan::Plan;
+use super::{Action, Command, Deadline, Effect, Engine, Event, Report, Step, World, sweep};
 use crate::ids::{Generation, TrialId, WorkerId};
 use crate::record::SavedPart;
 use crate::view::View;
@@ -21,10 +22,11 @@ impl World<'_> {
         }
         let effects = engine.apply(self.now, event.clone());
         let view = engine.view();
+        self.plan_trials(&view);
         self.summary.effects += effects.len() as u64;
         self.say(|| format!("{event:?}"));
         self.check(&event, &effects, &view);
-        if event.is_fact() && self.fault_in(300) {
+        if event.is_fact() && self.fault_in(self.crash_one_in) {
             // The journal has it, the effects are lost.
             return self.coordinator_crashes();
         }
@@ -32,6 +34,23 @@ impl World<'_> {
             self.perform(effect);
         }
         self.at(self.now, Action::Poll);
+    }
+
+    /// What new trials of a sweep will do follows from their jobs.
+    fn plan_trials(&mut self, view: &View) {
+        for run in view.runs.iter().filter(|run| run.sweep.is_some()) {
+            if self.plans.contains_key(&run.name) {
+                continue;
+            }
+            let engine = self.engine.as_ref().expect("the coordinator is up");
+            let plan = Plan::of_trial(engine.spec(&run.name).expect("a shown run has a specification").clone());
+            let undisturbed = match &run.parent {
+                Some((parent, step)) => plan.undisturbed_from(&self.undisturbed[parent][..=step.0 as usize]),
+                None => plan.undisturbed(),
+            };
+            self.undisturbed.insert(run.name.clone(), undisturbed);
+            self.plans.insert(run.name.clone(), plan);
+        }
     }
 
     fn check(&mut self, event: &Event, effects: &[Effect], view: &View) {
@@ -48,6 +67,9 @@ impl World<'_> {
                 assert!(self.store.manifests.contains_key(&checkpoint.manifest), "a checkpoint that does not exist");
             }
             assert!(!run.reason.contains("diverged"), "replicas of {} diverged", run.name);
+        }
+        if let Some(sweep) = &self.sweep {
+            sweep::invariant_limits_are_kept(sweep, view);
         }
     }
 

@@ -2,6 +2,7 @@ use super::plan::{Next, Plan, State};
 use super::store::Record;
 use super::worker::{Activity, Attempt, Report};
 use super::{Action, PartDone, World};
+use crate::batch::Length;
 use crate::engine::{AttemptOutcome, StartFrom};
 use crate::ids::{Generation, Step, TrialId, WorkerId};
 use crate::record::SavedPart;
@@ -104,7 +105,9 @@ impl World<'_> {
 
     fn load(&self, trial: &TrialId, generation: Generation, start: &StartFrom) -> Option<State> {
         let plan = &self.plans[&trial.run];
-        let StartFrom::Checkpoint { step, manifest, .. } = start else { return Some(plan.initial()) };
+        let (StartFrom::Checkpoint { step, manifest, .. } | StartFrom::Copy { step, manifest, .. }) = start else {
+            return Some(plan.initial());
+        };
         let Some(loaded) = self.store.manifests.get(manifest) else {
             let is_current = self.engine.as_ref().is_some_and(|engine| {
                 engine.view().runs.iter().any(|run| run.name == trial.run && run.generation == generation)
@@ -113,7 +116,10 @@ impl World<'_> {
             return None;
         };
         assert_eq!(loaded.step, *step);
-        Some(loaded.state.clone())
+        Some(match start {
+            StartFrom::Copy { .. } => plan.take_over(&loaded.state),
+            StartFrom::Checkpoint { .. } | StartFrom::Scratch => loaded.state.clone(),
+        })
     }
 
     /// One piece of work of a whole group: a step, an evaluation, or the end.
@@ -131,7 +137,9 @@ impl World<'_> {
         let state = attempt.state.clone().expect("a formed group has a state");
         let plan = self.plans[&trial.run].clone();
         let next = plan.next(&state, &attempt.skip);
+        let rests = attempt.assignment.until == Some(Length::Steps(state.position.step.0)) && next != Next::Evaluate;
         if present.len() < members.len() {
+            let next = if rests { Next::Done } else { next };
             return self.work_breaks(&trial, generation, &present, &plan, &next);
         }
         let wants_stop = members.iter().any(|id| self.attempt(*id, &trial, generation).is_some_and(|a| a.stop));
@@ -139,6 +147,10 @@ impl World<'_> {
             Next::Done => {
                 let step = state.position.step;
                 return self.finish(&trial, generation, &members, AttemptOutcome::Completed { step });
+            }
+            Next::Step | Next::RollBack(_) if rests => {
+                let step = state.position.step;
+                return self.finish(&trial, generation, &members, AttemptOutcome::Rested { step });
             }
             Next::Step | Next::RollBack(_) if wants_stop => {
                 let step = state.position.step;

@@ -123,12 +123,20 @@ impl Seen {
                 }
                 Effect::Assign { assignment, .. } => {
                     let run = run_of(view, &assignment.trial.run);
-                    let newest = run.checkpoints.last();
-                    let expected = newest.map_or(StartFrom::Scratch, |c| StartFrom::Checkpoint {
-                        step: c.step,
-                        manifest: c.manifest.clone(),
-                        blake3: c.blake3.clone(),
-                    });
+                    let expected = match (run.checkpoints.last(), &run.parent) {
+                        (Some(c), _) => StartFrom::Checkpoint {
+                            step: c.step,
+                            manifest: c.manifest.clone(),
+                            blake3: c.blake3.clone(),
+                        },
+                        (None, Some((parent, step))) => {
+                            let copied = run_of(view, parent).checkpoints.iter().find(|c| c.step == *step);
+                            let Some(c) = copied else { panic!("{} is to copy {parent} at step {step}", run.name) };
+                            let (manifest, blake3) = (c.manifest.clone(), c.blake3.clone());
+                            StartFrom::Copy { step: *step, manifest, blake3 }
+                        }
+                        (None, None) => StartFrom::Scratch,
+                    };
                     assert_eq!(assignment.start, expected, "a group begins from the newest checkpoint");
                 }
                 Effect::DropSave { trial, generation, step } => {
@@ -185,7 +193,10 @@ fn invariant_groups_are_neither_too_small_nor_too_large(engine: &Engine, view: &
         let spec = engine.spec(&run.name).expect("a shown run has a specification");
         // Once its attempt has ended and its state is written, a group may melt away.
         let is_saving = run.reason.starts_with("saving");
-        let sizes = if is_saving { 0..=spec.workers } else { spec.min_workers..=spec.workers };
+        // To trials of elastic sweeps idle workers are lent.
+        let is_elastic = run.sweep.as_ref().is_some_and(|sweep| engine.sweep_spec(sweep).is_some_and(|s| s.elastic));
+        let most = if is_elastic { spec.train.micro_batches } else { spec.workers };
+        let sizes = if is_saving { 0..=most } else { spec.min_workers..=most };
         assert!(sizes.contains(&(run.members.len() as u32)), "{} has {} members", run.name, run.members.len());
     }
 }
@@ -205,7 +216,9 @@ fn invariant_nothing_goes_back(before: &View, after: &View) {
 
 fn invariant_ended_runs_stay_ended(before: &View, after: &View, event: &Event) {
     for old in before.runs.iter().filter(|run| run.state.is_ended()) {
-        let is_resumed = matches!(event, Event::ResumeRequested { run } if *run == old.name);
+        // A trial that rests is its sweep's affair.
+        let rests = old.sweep.is_some() && !matches!(old.state, RunState::Completed | RunState::Pruned);
+        let is_resumed = matches!(event, Event::ResumeRequested { run } if *run == old.name) || rests;
         let new = run_of(after, &old.name);
         assert!(is_resumed || new.state == old.state, "{} was {} and is {}", old.name, old.state, new.state);
         assert!(new.state != RunState::Completed || new.ended_at.is_some());
@@ -223,15 +236,25 @@ fn invariant_waiting_and_failed_runs_say_why(view: &View) {
 /// them.
 pub(super) fn invariant_the_history_is_whole(run: &RunView, records: &[Record], undisturbed: &[State]) {
     let steps: Vec<&Record> = records.iter().filter(|r| r.loss.is_none()).collect();
-    for (index, record) in steps.iter().enumerate() {
-        assert_eq!(record.position.step, Step(index as u64 + 1), "the steps of {} have a gap or a double", run.name);
-        assert_eq!(record.weights, undisturbed[index + 1].weights, "step {} of {} went astray", index + 1, run.name);
+    let copied = copied_steps(run);
+    for (step, record) in (copied + 1..).zip(&steps) {
+        assert_eq!(record.position.step, Step(step as u64), "the steps of {} have a gap or a double", run.name);
+        assert_eq!(record.weights, undisturbed[step].weights, "step {step} of {} went astray", run.name);
     }
     for evaluated in records.iter().filter(|r| r.loss.is_some()) {
         let expected = undisturbed.get(evaluated.position.step.0 as usize);
         assert_eq!(Some(evaluated.weights), expected.map(|s| s.weights), "an evaluation of {} went astray", run.name);
     }
-    assert!(newest_step(run).0 as usize <= steps.len(), "a checkpoint of {} runs ahead of its records", run.name);
+    assert!(
+        newest_step(run).0 as usize <= copied + steps.len(),
+        "a checkpoint of {} runs ahead of its records",
+        run.name
+    );
+}
+
+/// Steps of its history that another run made.
+fn copied_steps(run: &RunView) -> usize {
+    run.parent.as_ref().map_or(0, |(_, step)| step.0 as usize)
 }
 
 /// A completed run has all steps and the weights of the undisturbed training.
@@ -246,8 +269,9 @@ pub(super) fn invariant_a_completed_run_is_complete(run: &RunView, store: &Store
     assert!(ended_by_time || last + 1 == undisturbed.len(), "{} completed at {last}: {}", run.name, run.reason);
     assert_eq!(store.manifests[&result.manifest].state, undisturbed[last], "{} has the wrong weights", run.name);
     let steps = store.records[&run.name].iter().filter(|r| r.loss.is_none()).count();
-    assert_eq!(steps, last, "{} has {steps} steps for a result at {last}", run.name);
-    let evals = |upto: usize| undisturbed[1..=upto].iter().filter(|s| s.position.evaluated).count();
+    let copied = copied_steps(run);
+    assert_eq!(copied + steps, last, "{} has {steps} steps for a result at {last}", run.name);
+    let evals = |upto: usize| undisturbed[copied + 1..=upto].iter().filter(|s| s.position.evaluated).count();
     let recorded = store.records[&run.name].iter().filter(|r| r.loss.is_some()).count();
     assert_eq!(recorded, evals(last), "{} misses evaluations", run.name);
     assert_eq!(run.measurements.len(), recorded, "{} shows other evaluations than recorded", run.name);

@@ -14,6 +14,7 @@ mod invariants;
 mod plan;
 mod sabotage;
 mod store;
+mod sweep;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,8 @@ use crate::engine::{Deadline, Effect, Engine, Event, Timing};
 use crate::ids::{Generation, RunName, Step, Time, TrialId, WorkerId};
 use crate::random::{Purpose, Stream};
 use crate::record::SavedPart;
-use crate::view::RunState;
+use crate::spec::sweep::SweepSpec;
+use crate::view::{RunState, View};
 
 /// Faults and users are at work for this long, in virtual milliseconds.
 const TROUBLE_MS: u64 = 25_000;
@@ -48,15 +50,17 @@ pub struct Summary {
     pub events: u64,
     /// Effects that it asked for.
     pub effects: u64,
-    /// Runs that completed.
+    /// Jobs that completed.
     pub completed: u64,
+    /// Trials of sweeps.
+    pub trials: u64,
     /// Groups that were formed.
     pub groups: u64,
     /// Crashes of the coordinator.
     pub restarts: u64,
 }
 
-/// Plays one seed and gives every event and effect to `trace`, as text.
+/// Plays one seed of jobs and gives every event and effect to `trace`, as text.
 ///
 /// # Panics
 /// If an invariant does not hold.
@@ -66,16 +70,52 @@ pub fn simulate(seed: u64, trace: Option<&mut dyn FnMut(&str)>) -> Summary {
 
 fn simulate_with(seed: u64, sabotage: Sabotage, trace: Option<&mut dyn FnMut(&str)>) -> Summary {
     let mut world = World::new(seed, sabotage, trace);
-    world.play_until(Time(TROUBLE_MS));
-    world.calm_down();
-    let limit = world.now.after_ms(CALM_MS);
-    world.play_while_live(limit);
-    world.resume_all();
-    let limit = world.now.after_ms(CALM_MS);
-    world.play_while_live(limit);
-    world.check_end();
+    world.play();
     world.summary
 }
+
+/// Plays one seed of a sweep beside jobs, as [`simulate`] does. What a sweep in lock step decides is compared with what it
+/// does on one worker and without faults.
+///
+/// # Panics
+/// If an invariant does not hold.
+pub fn simulate_sweep(seed: u64, trace: Option<&mut dyn FnMut(&str)>) -> Summary {
+    simulate_sweep_with(seed, Sabotage::None, trace)
+}
+
+fn simulate_sweep_with(seed: u64, sabotage: Sabotage, trace: Option<&mut dyn FnMut(&str)>) -> Summary {
+    let mut random = Stream::new(seed, Purpose::Simulation, &[SWEEP]);
+    let spec = sweep::draw(&mut random);
+    let mut world = World::new(seed, sabotage, trace);
+    world.sweep = Some(spec.clone());
+    world.play();
+    if spec.lock_step {
+        let alone = undisturbed_sweep(&spec, spec.workers_per_trial.into());
+        assert_eq!(sweep::outcome(world.engine()), alone, "decisions of a sweep in lock step depend on the cluster");
+    }
+    world.summary
+}
+
+/// What a sweep comes to on so many workers, without faults.
+fn undisturbed_sweep(spec: &SweepSpec, workers: u64) -> Outcome {
+    let mut world = World::new(0, Sabotage::None, None);
+    world.agenda.clear();
+    world.faults = false;
+    world.sweep = Some(spec.clone());
+    for _ in 0..workers {
+        world.born();
+    }
+    world.at(Time(1), Action::User);
+    world.play_while_live(Time(CALM_MS));
+    world.check_end();
+    sweep::outcome(world.engine())
+}
+
+/// What a sweep decided, and what came of its trials.
+type Outcome = (Vec<crate::search::study::Fact>, Vec<(crate::view::TrialState, String, Step)>);
+
+/// The stream that sweeps are drawn from.
+const SWEEP: u64 = 0x5357_4550;
 
 struct World<'a> {
     now: Time,
@@ -84,6 +124,8 @@ struct World<'a> {
     next_entry: u64,
     next_id: u64,
     faults: bool,
+    /// One in so many facts is the last that a coordinator hears.
+    crash_one_in: u64,
     timing: Timing,
     /// `None` while the coordinator is down.
     engine: Option<Engine>,
@@ -94,6 +136,8 @@ struct World<'a> {
     store: Store,
     plans: BTreeMap<RunName, Plan>,
     undisturbed: BTreeMap<RunName, Vec<State>>,
+    /// A sweep that a user hands in first of all.
+    sweep: Option<SweepSpec>,
     workers: BTreeMap<WorkerId, Worker>,
     seen: Seen,
     summary: Summary,
@@ -142,6 +186,7 @@ impl<'a> World<'a> {
             next_entry: 0,
             next_id: 1,
             faults: true,
+            crash_one_in: 300,
             timing,
             engine: Some(Engine::new(timing)),
             life: 0,
@@ -149,6 +194,7 @@ impl<'a> World<'a> {
             store: Store::default(),
             plans: BTreeMap::new(),
             undisturbed: BTreeMap::new(),
+            sweep: None,
             workers: BTreeMap::new(),
             seen: Seen::default(),
             summary: Summary::default(),
@@ -161,6 +207,20 @@ impl<'a> World<'a> {
         world.after_up_to(300, Action::User);
         world.after_up_to(3000, Action::Fault);
         world
+    }
+
+    /// Trouble, then calm, until all runs have completed.
+    fn play(&mut self) {
+        self.play_until(Time(TROUBLE_MS));
+        self.calm_down();
+        self.play_while_live(self.now.after_ms(CALM_MS));
+        self.resume_all();
+        self.play_while_live(self.now.after_ms(CALM_MS));
+        self.check_end();
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("the coordinator is up")
     }
 
     fn say(&mut self, text: impl FnOnce() -> String) {
@@ -219,7 +279,11 @@ impl<'a> World<'a> {
     }
 
     fn has_live_runs(&self) -> bool {
-        self.engine.as_ref().is_none_or(|engine| engine.view().runs.iter().any(|run| !run.state.is_ended()))
+        let Some(engine) = &self.engine else { return true };
+        let view = engine.view();
+        let is_handed_in = self.sweep.as_ref().is_none_or(|sweep| engine.sweep_spec(&sweep.name).is_some());
+        let has_live_sweep = view.sweeps.iter().any(|sweep| !sweep.state.is_ended());
+        !is_handed_in || has_live_sweep || view.runs.iter().any(|run| !run.state.is_ended())
     }
 
     fn act(&mut self, action: Action) {
@@ -260,7 +324,8 @@ impl<'a> World<'a> {
     fn born(&mut self) {
         let id = WorkerId(self.fresh_id());
         let mut worker = Worker::new(id);
-        worker.bad = self.fault_in(10);
+        // A trial that is asked for again and again would get such a worker again and again.
+        worker.bad = self.fault_in(10) && self.sweep.is_none();
         self.workers.insert(id, worker);
         self.say(|| format!("worker {} starts", id.short()));
         self.at(self.now, Action::Connect(id));
@@ -436,11 +501,24 @@ impl<'a> World<'a> {
     // Users.
 
     fn user(&mut self) {
+        if let Some(spec) = self.sweep.clone()
+            && self.engine.as_ref().is_none_or(|engine| engine.sweep_spec(&spec.name).is_none())
+        {
+            self.after_up_to(1000, Action::User);
+            return self.ask(Event::SweepSubmitted { spec: Box::new(spec) });
+        }
         if !self.faults {
             return;
         }
         self.after_up_to(4000, Action::User);
-        let names: Vec<RunName> = self.plans.keys().cloned().collect();
+        if self.sweep.is_some() && self.one_in(2) {
+            if let Some(request) = sweep::request(&mut self.random) {
+                self.ask(request);
+            }
+            return;
+        }
+        let is_job = |name: &&RunName| self.sweep.is_none() || name.as_str().starts_with("run");
+        let names: Vec<RunName> = self.plans.keys().filter(is_job).cloned().collect();
         if names.is_empty() || (names.len() < 3 && self.one_in(2)) {
             let name = RunName::new(format!("run{}", names.len())).expect("a fine name");
             let plan = Plan::draw(name.clone(), &mut self.random);
@@ -471,71 +549,31 @@ impl<'a> World<'a> {
     }
 
     fn resume_all(&mut self) {
-        let runs = self.engine.as_ref().expect("the coordinator is up").view().runs;
+        let View { runs, sweeps, .. } = self.engine().view();
         for run in runs.into_iter().filter(|run| run.state != RunState::Completed) {
             self.ask(Event::ResumeRequested { run: run.name });
+        }
+        for sweep in sweeps {
+            self.ask(Event::ResumeRequested { run: sweep.name });
         }
     }
 
     fn check_end(&mut self) {
         let engine = self.engine.as_ref().expect("the coordinator is up");
-        for run in &engine.view().runs {
+        let view = engine.view();
+        for run in view.runs.iter().filter(|run| run.sweep.is_none()) {
             // A time limit that struck before the first checkpoint strikes again at once.
             let is_out_of_time = run.reason.ends_with("without completing a step");
             assert!(run.state == RunState::Completed || is_out_of_time, "{} {}: {}", run.name, run.state, run.reason);
             self.summary.completed += u64::from(run.state == RunState::Completed);
+        }
+        if let Some(sweep) = &self.sweep {
+            sweep::invariant_a_sweep_ends_as_it_should(engine, sweep, &view);
+            self.summary.trials += view.sweeps[0].trials.len() as u64;
         }
         invariants::invariant_replay_gives_the_same_engine(engine, &self.store, self.timing, self.now);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn play(seeds: std::ops::Range<u64>) -> Summary {
-        let mut total = Summary::default();
-        for seed in seeds {
-            let outcome = std::panic::catch_unwind(|| simulate(seed, None));
-            let Ok(one) = outcome else { panic!("seed {seed} failed: replay it with `just sim {seed}`") };
-            total.events += one.events;
-            total.completed += one.completed;
-            total.groups += one.groups;
-            total.restarts += one.restarts;
-        }
-        total
-    }
-
-    /// Split in two so that both cores have something to do.
-    #[test]
-    fn invariants_hold_for_even_hundreds() {
-        let total = play(0..600);
-        assert!(total.completed > 600 && total.restarts > 300 && total.groups > 2000, "too tame: {total:?}");
-    }
-
-    #[test]
-    fn invariants_hold_for_odd_hundreds() {
-        let total = play(600..1200);
-        assert!(total.completed > 600 && total.restarts > 300 && total.groups > 2000, "too tame: {total:?}");
-    }
-
-    /// Invariants that find nothing prove nothing: each planted fault is found within a few seeds.
-    #[test]
-    fn every_sabotage_is_found() {
-        for sabotage in Sabotage::ALL {
-            let is_found = |seed| std::panic::catch_unwind(|| simulate_with(seed, sabotage, None)).is_err();
-            assert!((0..300).any(is_found), "{sabotage:?} goes unnoticed");
-        }
-    }
-
-    #[test]
-    fn a_seed_replays_alike() {
-        let play = |seed| {
-            let mut lines = Vec::new();
-            let summary = simulate(seed, Some(&mut |line: &str| lines.push(line.to_owned())));
-            (summary, lines)
-        };
-        assert_eq!(play(7), play(7));
-        assert_ne!(play(7).1, play(8).1);
-    }
-}
+mod tests;

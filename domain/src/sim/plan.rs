@@ -22,6 +22,8 @@ pub(super) struct Plan {
     save_every: u64,
     /// Steps whose gradient is not finite.
     bad: BTreeSet<u64>,
+    /// What sets its weights apart from those of other runs.
+    salt: u64,
 }
 
 /// The state of a scripted training.
@@ -63,13 +65,27 @@ impl Plan {
             eval_every: 1 + random.below(5),
             save_every: 2 + random.below(5),
             bad: (0..bad).map(|_| 1 + random.below(total)).collect(),
+            salt: 0,
         }
+    }
+
+    /// The training of a trial of a sweep, which follows from its configuration.
+    pub(super) fn of_trial(spec: JobSpec) -> Self {
+        let steps = |every: Every| match every {
+            Every::Steps(steps) => steps,
+            Every::Epochs(_) => unreachable!("the sweeps of simulations count steps"),
+        };
+        let Length::Steps(total) = spec.train.length else { unreachable!("the sweeps of simulations count steps") };
+        let salt = mix(spec.schedule.lr_max.to_bits());
+        let bad = if salt.is_multiple_of(5) { BTreeSet::from([1 + salt / 5 % total]) } else { BTreeSet::new() };
+        let (eval_every, save_every) = (steps(spec.eval.every), steps(spec.checkpoint.every));
+        Self { spec, total, eval_every, save_every, bad, salt }
     }
 
     pub(super) fn initial(&self) -> State {
         State {
             position: Position::default(),
-            weights: 1,
+            weights: 1 ^ self.salt,
             stopper: Stopper::new(&self.spec.early_stopping),
             stopped_early: false,
         }
@@ -96,7 +112,7 @@ impl Plan {
         let step = state.position.step.next();
         state.position = Position { step, evaluated: false };
         let is_skipped = u64::from(skip.contains(&step));
-        state.weights = mix(state.weights ^ mix(step.0 * 2 + is_skipped));
+        state.weights = mix(state.weights ^ self.salt ^ mix(step.0 * 2 + is_skipped));
     }
 
     pub(super) fn evaluate(&self, state: &mut State) -> f64 {
@@ -111,11 +127,22 @@ impl Plan {
         step.is_multiple_of(self.save_every) && self.next(state, skip) != Next::Evaluate
     }
 
+    /// What this training makes of the state of another: its early stopping begins anew.
+    pub(super) fn take_over(&self, state: &State) -> State {
+        State { position: state.position, weights: state.weights, ..self.initial() }
+    }
+
     /// All states of the undisturbed training after each step, the initial one first.
     pub(super) fn undisturbed(&self) -> Vec<State> {
+        self.undisturbed_from(&[self.initial()])
+    }
+
+    /// As [`Plan::undisturbed`], for a training that goes on after those of another.
+    pub(super) fn undisturbed_from(&self, before: &[State]) -> Vec<State> {
         let skip = self.bad.iter().copied().map(Step).collect();
-        let mut state = self.initial();
-        let mut states = vec![state.clone()];
+        let mut states = before.to_vec();
+        let mut state = self.take_over(before.last().expect("at least the initial state"));
+        *states.last_mut().expect("just seen") = state.clone();
         loop {
             match self.next(&state, &skip) {
                 Next::Step => {
@@ -147,6 +174,7 @@ pub(crate) fn base_spec(name: RunName) -> JobSpec {
         seed: 1,
         workers: 2,
         min_workers: 1,
+        priority: 0,
         data: DataSpec {
             source: DataSource::ImageFolder { path: PathBuf::from("/data") },
             holdout: Holdout::Fraction(0.2),

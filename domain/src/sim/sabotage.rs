@@ -1,5 +1,5 @@
 use super::store::Store;
-use crate::engine::{Effect, Event, StateInMemory};
+use crate::engine::{AttemptOutcome, Effect, Event, StartFrom, StateInMemory};
 use crate::ids::{Generation, Time, TrialId};
 
 /// A fault planted between the world and the engine, as a mistake in either would be: the invariants must find it.
@@ -28,6 +28,16 @@ pub(super) enum Sabotage {
     TheNewestCheckpointIsDeleted,
     /// Workers go on although they are told to stop.
     StopsAreNotHeeded,
+    /// In sweeps: what was measured is not journalled.
+    MeasurementsAreNotJournalled,
+    /// In sweeps: nobody hears that a trial has come to rest.
+    RestsGoUnheard,
+    /// In sweeps: workers train on over the rest.
+    RestsAreNotHeeded,
+    /// In sweeps: copies begin from the initialisation.
+    CopiesAreForgotten,
+    /// In sweeps: losses depend on the cluster.
+    LossesDependOnTheGroup,
 }
 
 impl Sabotage {
@@ -45,6 +55,15 @@ impl Sabotage {
         Sabotage::StopsAreNotHeeded,
     ];
 
+    #[cfg(test)]
+    pub(super) const OF_SWEEPS: [Sabotage; 5] = [
+        Sabotage::MeasurementsAreNotJournalled,
+        Sabotage::RestsGoUnheard,
+        Sabotage::RestsAreNotHeeded,
+        Sabotage::CopiesAreForgotten,
+        Sabotage::LossesDependOnTheGroup,
+    ];
+
     /// What the engine is told instead of `event`; `newest` is the trial's newest generation.
     pub(super) fn hears(self, mut event: Event, newest: impl Fn(&TrialId) -> Generation) -> Option<Event> {
         match (self, &mut event) {
@@ -57,7 +76,13 @@ impl Sabotage {
                 | Event::AttemptEnded { trial, generation, .. },
             ) => *generation = newest(trial),
             (Sabotage::DeadlinesAreIgnored, Event::DeadlinePassed { .. })
-            | (Sabotage::CommitsGoUnheard, Event::Committed { .. }) => return None,
+            | (Sabotage::CommitsGoUnheard, Event::Committed { .. })
+            | (Sabotage::RestsGoUnheard, Event::AttemptEnded { outcome: AttemptOutcome::Rested { .. }, .. }) => {
+                return None;
+            }
+            (Sabotage::LossesDependOnTheGroup, Event::Measured { generation, eval_loss, .. }) => {
+                *eval_loss = (f64::from(*eval_loss) * generation.0 as f64 % 1.0).into();
+            }
             _ => {}
         }
         Some(event)
@@ -67,6 +92,7 @@ impl Sabotage {
         let is_left_out = match self {
             Sabotage::CommitsAreNotJournalled => matches!(event, Event::Committed { .. }),
             Sabotage::LossesAreNotJournalled => matches!(event, Event::Lost { .. }),
+            Sabotage::MeasurementsAreNotJournalled => matches!(event, Event::Measured { .. }),
             _ => false,
         };
         event.is_fact() && !is_left_out
@@ -86,6 +112,16 @@ impl Sabotage {
             (Sabotage::RollBacksAreSkipped, Effect::RollBack { .. }) => None,
             (Sabotage::DiscardIsForgotten, Effect::Assign { worker, mut assignment }) => {
                 assignment.state = StateInMemory::Keep;
+                Some(Effect::Assign { worker, assignment })
+            }
+            (Sabotage::RestsAreNotHeeded, Effect::Assign { worker, mut assignment }) => {
+                assignment.until = None;
+                Some(Effect::Assign { worker, assignment })
+            }
+            (Sabotage::CopiesAreForgotten, Effect::Assign { worker, mut assignment }) => {
+                if matches!(assignment.start, StartFrom::Copy { .. }) {
+                    assignment.start = StartFrom::Scratch;
+                }
                 Some(Effect::Assign { worker, assignment })
             }
             (Sabotage::TheNewestCheckpointIsDeleted, Effect::DeleteCheckpoints { trial, manifests }) => {

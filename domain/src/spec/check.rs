@@ -3,7 +3,7 @@
 //! [`file`](super::file) never makes one that does not. A specification that travelled as JSON could hold anything, so
 //! whoever accepts one asks [`check`] first: everything later divides, allocates and loops by these numbers.
 
-use super::file::{EPOCHS_MAX, GLOBAL_BATCH_MAX, STEPS_MAX, WORKERS_MAX};
+use super::file::{EPOCHS_MAX, GLOBAL_BATCH_MAX, PRIORITY_MAX, STEPS_MAX, WORKERS_MAX};
 use super::{
     CheckpointSpec, DataSource, DataSpec, EarlyStoppingSpec, EvalSpec, Every, Holdout, JobSpec, ModelSpec,
     OptimizerRule, OptimizerSpec, ScheduleShape, ScheduleSpec, TrainSpec, VitSpec,
@@ -29,6 +29,7 @@ pub fn check(spec: &JobSpec) -> Result<(), Inconsistent> {
         seed: _,
         workers,
         min_workers,
+        priority,
         data,
         model,
         train,
@@ -44,6 +45,9 @@ pub fn check(spec: &JobSpec) -> Result<(), Inconsistent> {
     });
     wrong.unless((1..=*workers).contains(min_workers), || {
         format!("min_workers ({min_workers}) must be 1 to workers ({workers})")
+    });
+    wrong.unless((-PRIORITY_MAX..=PRIORITY_MAX).contains(priority), || {
+        format!("priority ({priority}) must be -{PRIORITY_MAX} to {PRIORITY_MAX}")
     });
     let ModelSpec::Vit(vit) = model;
     check_data(data, vit, &mut wrong);
@@ -262,6 +266,7 @@ mod tests {
         let cases: &[Case] = &[
             ("workers (0)", |s| (s.workers, s.min_workers) = (0, 0)),
             ("min_workers (3) must be 1 to workers (2)", |s| s.min_workers = 3),
+            ("priority (-1001) must be -1000 to 1000", |s| s.priority = -1001),
             ("micro_batches (8) must be >= workers (9)", |s| s.workers = 9),
             ("micro_batches (0) must be 1", |s| s.train.micro_batches = 0),
             ("micro_batches (8) must divide global_batch (63)", |s| s.train.global_batch = 63),

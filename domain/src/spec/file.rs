@@ -37,6 +37,9 @@ pub const VERSION: u64 = 1;
 /// The most workers of a run; every one holds a connection to every other.
 pub const WORKERS_MAX: u64 = 1024;
 
+/// The highest priority of a run or sweep, either way.
+pub const PRIORITY_MAX: i32 = 1000;
+
 /// The most samples of one step. A step's record names each of them and must fit a message: at most 10 bytes each are 10
 /// MiB of the 16 MiB there are. With [`STEPS_MAX`], positions in the sample stream stay below 2^54.
 pub const GLOBAL_BATCH_MAX: u64 = 1 << 20;
@@ -95,6 +98,7 @@ fn read_job(job: &Section<'_>, base: &Path) -> Option<JobSpec> {
     {
         job.report("min_workers", format!("must be at most workers ({workers})"), None);
     }
+    let priority = job.or("priority", 0, read_priority);
 
     let (shape, model) = job.required("model", |v| v.section().map(|s| read_model(&s))).unwrap_or_default();
     let data = job.required("data", |v| read_data(&v.section()?, shape, base));
@@ -115,6 +119,7 @@ fn read_job(job: &Section<'_>, base: &Path) -> Option<JobSpec> {
         seed: seed?,
         workers: workers?,
         min_workers: min_workers?,
+        priority: priority?,
         data: data?,
         model: model?,
         train: train?,
@@ -145,6 +150,13 @@ fn read_name(value: &Value<'_>) -> Option<RunName> {
         }
     };
     value.problem(message, None)
+}
+
+fn read_priority(value: &Value<'_>) -> Option<i32> {
+    match i32::try_from(value.signed()?) {
+        Ok(number) if (-PRIORITY_MAX..=PRIORITY_MAX).contains(&number) => Some(number),
+        _ => value.problem(format!("must be a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}"), None),
+    }
 }
 
 /// What the data must look like for the model to read them, as far as the file says it.

@@ -26,6 +26,9 @@ pub struct JobSpec {
     pub workers: u32,
     /// Workers below which the run waits.
     pub min_workers: u32,
+    /// Of runs that wait for workers, the one with the highest priority gets them.
+    #[serde(default)]
+    pub priority: i32,
     /// What is read.
     pub data: DataSpec,
     /// What is trained.

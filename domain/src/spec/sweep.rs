@@ -48,7 +48,8 @@ pub struct SweepSpec {
     pub max_concurrent: Option<u32>,
     /// Of runs that wait for workers, the one with the highest priority gets them.
     pub priority: i32,
-    /// Whether a trial trains on with fewer workers than it should have, down to one.
+    /// Whether a trial trains on with fewer workers than it should have, down to one, and with more while nobody else needs
+    /// them, up to one for each micro-batch.
     pub elastic: bool,
     /// Whether results are told to searcher and scheduler in rounds and in the order of the trials, so that the sweep is
     /// repeated exactly whatever the speed of its workers. They wait for each other then.
@@ -150,6 +151,7 @@ impl SweepSpec {
     fn adapted(&self, mut job: JobSpec) -> JobSpec {
         job.name = self.name.clone();
         job.workers = self.workers_per_trial;
+        job.priority = self.priority;
         job.min_workers = if self.elastic { 1 } else { self.workers_per_trial };
         job
     }

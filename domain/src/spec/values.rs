@@ -18,6 +18,7 @@ impl JobSpec {
             seed,
             workers,
             min_workers,
+            priority,
             data,
             model: ModelSpec::Vit(vit),
             train,
@@ -31,6 +32,7 @@ impl JobSpec {
         values.integer("seed", *seed);
         values.integer("workers", u64::from(*workers));
         values.integer("min_workers", u64::from(*min_workers));
+        values.set("priority", Value::Integer(i64::from(*priority)));
         values.data(data);
         values.vit(vit);
         values.train(train);

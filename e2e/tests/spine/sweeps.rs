@@ -225,6 +225,9 @@ fn members_of_a_population_go_on_from_copies_of_better_ones() {
     assert!(!copies.is_empty(), "{trials}");
     for copy in &copies {
         assert_ne!(copy["state"], "failed", "{copy}");
+        // What it took over, its parent has read.
+        let audit = succeed(&place.run(&["audit", copy["run"].as_str().expect("a run")]));
+        assert!(audit.ends_with("0 missing, 0 duplicated\n"), "{audit}");
     }
     // Members are replaced, not ended: nothing is saved.
     assert!(shown(&place)["saved"].is_null());

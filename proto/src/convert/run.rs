@@ -18,6 +18,7 @@ pub fn run_to_wire(run: &RunPicture) -> v1::Run {
     let RunView {
         name,
         sweep,
+        parent,
         state,
         reason,
         generation,
@@ -34,6 +35,8 @@ pub fn run_to_wire(run: &RunPicture) -> v1::Run {
     v1::Run {
         name: name.to_string(),
         sweep: sweep.as_ref().map(ToString::to_string).unwrap_or_default(),
+        parent: parent.as_ref().map(|(run, _)| run.to_string()).unwrap_or_default(),
+        parent_step: parent.as_ref().map_or(0, |(_, step)| step.0),
         state: run_state_to_wire(*state).into(),
         reason: reason.clone(),
         generation: generation.0,

@@ -343,6 +343,7 @@ fn a_run_is_sent_with_its_newest_evaluations() {
     let shown = |count: u64| {
         let view = RunView {
             sweep: None,
+            parent: None,
             name: "a".parse().unwrap(),
             state: RunState::Running,
             reason: String::new(),

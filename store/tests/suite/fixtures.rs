@@ -29,6 +29,7 @@ pub(crate) fn spec(name: &RunName, number: f64) -> JobSpec {
         seed: u64::MAX,
         workers: 2,
         min_workers: 1,
+        priority: 0,
         data: DataSpec {
             source: DataSource::Idx { images: "/data/images".into(), labels: "/data/labels".into() },
             holdout: Holdout::Fraction(number),

@@ -1,5 +1,8 @@
 mod checkpoints;
+mod elastic;
+mod gangs;
 mod newcomers;
+mod retries;
 mod sweeps;
 
 use super::*;

@@ -6,12 +6,13 @@ use std::path::Path;
 use super::*;
 use crate::engine::trial_run;
 use crate::picture::Picture;
+use crate::search::study::Fact;
 use crate::spec::sweep::SweepSpec;
 use crate::view::{SweepView, TrialState};
 
 const TOTAL: u64 = 27;
 
-fn spec(more: &str) -> SweepSpec {
+pub(super) fn spec(more: &str) -> SweepSpec {
     let text = format!(
         "version: 1\n\
          name: s\n\
@@ -43,6 +44,8 @@ struct Cluster {
     fails: fn(&RunName) -> bool,
     /// Everything trials were told to do: run and where to rest.
     assigned: Vec<(String, Option<u64>)>,
+    /// Members of the largest group.
+    widest: usize,
     /// Which runs began from a copy, and the manifest of it. It was not deleted before.
     copied: Vec<(String, String)>,
     deleted: Vec<String>,
@@ -57,6 +60,7 @@ impl Cluster {
             waiting: VecDeque::new(),
             fails,
             assigned: Vec::new(),
+            widest: 0,
             copied: Vec::new(),
             deleted: Vec::new(),
         };
@@ -110,6 +114,7 @@ impl Cluster {
 
     fn train(&mut self, assignment: Assignment) {
         let Assignment { trial, generation, members, spec, start, until, .. } = assignment;
+        self.widest = self.widest.max(members.len());
         let rest = until.map(|until| match until {
             Length::Steps(steps) => steps,
             Length::Epochs(_) => panic!("this sweep counts steps"),
@@ -234,16 +239,37 @@ fn the_journal_brings_back_a_sweep_from_any_point() {
 
 #[test]
 fn in_lock_step_trials_and_decisions_do_not_depend_on_the_workers() {
-    let spec = spec(&format!("{ASHA}lock_step: true\n"));
-    let facts = |workers| {
+    let lock_step = spec(&format!("{ASHA}lock_step: true\n"));
+    let widest = std::cell::Cell::new(0);
+    let facts = |spec: &SweepSpec, workers| {
         let cluster = Cluster::new(spec.clone(), workers, never).until_over();
         assert_eq!(cluster.view().state, RunState::Completed, "{workers} workers");
+        widest.set(cluster.widest.max(widest.get()));
         (cluster.engine.sweep_facts(&spec.name).unwrap(), cluster.view().trials)
     };
-    let alone = facts(1);
+    let alone = facts(&lock_step, 1);
     assert!(alone.0.len() > 40);
     for workers in [2, 4] {
-        assert_eq!(facts(workers), alone, "{workers} workers");
+        assert_eq!(facts(&lock_step, workers), alone, "{workers} workers");
+    }
+    assert_eq!(widest.get(), 1);
+    let elastic = SweepSpec { elastic: true, ..lock_step };
+    for workers in [1, 2, 3, 4, 6, 9] {
+        assert_eq!(facts(&elastic, workers), alone, "{workers} workers, elastic");
+    }
+    assert_eq!(widest.get(), 4, "idle workers widen trials");
+    // The limit is passed within a wave.
+    let mut limited = elastic;
+    limited.budget.steps = Some(40);
+    let alone = facts(&limited, 1);
+    assert!(alone.0.iter().any(|fact| matches!(fact, Fact::OutOfTime { .. })));
+    assert!(
+        alone.1.iter().all(|trial| trial.state != TrialState::Training && !trial.reason.is_empty()),
+        "{:#?}",
+        alone.1
+    );
+    for workers in [2, 3, 4] {
+        assert_eq!(facts(&limited, workers), alone, "{workers} workers, a limit of steps");
     }
 }
 
@@ -341,6 +367,9 @@ fn copies_of_a_population_begin_from_the_checkpoints_of_better_members() {
         let from =
             cluster.copied.iter().find(|(run, _)| *run == copy.run.to_string()).map(|(_, manifest)| manifest.clone());
         assert_eq!(from, Some(format!("s.{parent}/0/{budget}")));
+        let runs = cluster.engine.view().runs;
+        let run = runs.iter().find(|run| run.name == copy.run).expect("it has begun");
+        assert_eq!(run.parent, Some((trial_run(&view.name, parent), Step(budget))));
     }
 }
 

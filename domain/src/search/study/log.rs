@@ -105,6 +105,9 @@ enum Kind {
     Copied,
     Resumed,
     Rested,
+    /// With what is decided most often, which needs no detail.
+    Paused,
+    Completed,
     Failed,
     Ended,
     OutOfTime,
@@ -134,6 +137,12 @@ impl Log {
                 (Kind::Copied, trial, target, Vec::new(), Some(Detail::Parent(parent)))
             }
             Fact::Resumed { trial, target } => (Kind::Resumed, trial, target, Vec::new(), None),
+            Fact::Rested { trial, budget, losses, decision: Decision::Pause } => {
+                (Kind::Paused, trial, budget, losses, None)
+            }
+            Fact::Rested { trial, budget, losses, decision: Decision::Complete } => {
+                (Kind::Completed, trial, budget, losses, None)
+            }
             Fact::Rested { trial, budget, losses, decision } => {
                 (Kind::Rested, trial, budget, losses, Some(Detail::Decision(decision)))
             }
@@ -163,6 +172,8 @@ impl Log {
                 Kind::Started => Fact::Started { trial, target: budget, parent: None },
                 Kind::Resumed => Fact::Resumed { trial, target: budget },
                 Kind::Waited => Fact::Waited,
+                Kind::Paused => Fact::Rested { trial, budget, losses, decision: Decision::Pause },
+                Kind::Completed => Fact::Rested { trial, budget, losses, decision: Decision::Complete },
                 Kind::Copied | Kind::Rested | Kind::Failed | Kind::Ended | Kind::OutOfTime | Kind::Finished => {
                     match detail() {
                         Detail::Parent(parent) => Fact::Started { trial, target: budget, parent: Some(parent) },

@@ -96,7 +96,10 @@ impl Study {
         if let Some(reason) = &self.finished {
             return Next::Finished(reason.clone());
         }
-        if let Some((trial, reason)) = self.ends.pop_front().or_else(|| self.scheduler.pop_end()) {
+        // In lock step between waves: whoever asks within one, and how often, must not matter.
+        if !self.is_within_wave()
+            && let Some((trial, reason)) = self.ends.pop_front().or_else(|| self.scheduler.pop_end())
+        {
             return self.end(trial, reason);
         }
         if let Some(limit) = self.spec.limits.max_concurrent.filter(|limit| self.training >= (*limit).max(1)) {
@@ -163,6 +166,11 @@ impl Study {
             self.count_failed(trial, cause);
         }
         after
+    }
+
+    /// In lock step: whether trials of a wave are still to come to rest. Never without.
+    pub fn is_within_wave(&self) -> bool {
+        self.wave.as_ref().is_some_and(|wave| wave.outstanding() > 0)
     }
 
     /// The time for the study is over: nothing more starts, and what trains ends at its next rest, if not before.

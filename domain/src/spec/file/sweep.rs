@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 
 use super::node::{self, Entry, Kind, Node};
 use super::section::{Collector, NOTHING, Section, Value, report_at};
-use super::{Problems, read_job, read_json, read_name, read_version};
+use super::{Problems, read_job, read_json, read_name, read_priority, read_version};
 use crate::ids::RunName;
 use crate::search::{Configuration, Constraint, Parameter, Space};
 use crate::spec::sweep::{JobTemplate, SchedulerSpec, SweepBudget, SweepSpec, check};
@@ -243,13 +243,5 @@ fn read_warm_start(value: &Value<'_>) -> Option<Vec<RunName>> {
         (true, _) => read_name(value).map(|name| vec![name]),
         (false, true) => value.list(read_name),
         (false, false) => value.problem("must be the name of a sweep, or a list of names", None),
-    }
-}
-
-fn read_priority(value: &Value<'_>) -> Option<i32> {
-    let number = value.signed()?;
-    match i32::try_from(number) {
-        Ok(number) => Some(number),
-        Err(_) => value.problem("must be a whole number from -1000 to 1000", None),
     }
 }

@@ -76,6 +76,7 @@ early_stopping:
   min_delta: 1e-3
   threshold: 0.05
   max_seconds: 3600
+priority: -7
 ";
 
 fn read_ok(text: &str) -> JobSpec {
@@ -117,6 +118,7 @@ fn defaults_are_filled_in() {
         seed: 0,
         workers: 1,
         min_workers: 1,
+        priority: 0,
         data: DataSpec {
             source: DataSource::Idx { images: "/base/digits/i.gz".into(), labels: "/abs/l.gz".into() },
             holdout: Holdout::Fraction(0.1),
@@ -177,6 +179,7 @@ fn every_key_is_read() {
         seed: u64::MAX,
         workers: 3,
         min_workers: 2,
+        priority: -7,
         data: DataSpec {
             source: DataSource::Idx { images: "/base/i".into(), labels: "/base/l".into() },
             holdout: Holdout::Source(DataSource::Idx { images: "/base/hi".into(), labels: "/base/hl".into() }),
@@ -388,6 +391,7 @@ fn each_mistake_has_its_place_and_its_remedy() {
             "34:17: train.global_batch: micro_batches (8, the default) must divide global_batch (60) (60)\n  hint: micro_batches: 6 would do",
         ),
         ("min_workers: 2", "min_workers: 4", "5:14: min_workers: must be at most workers (3) (4)"),
+        ("priority: -7", "priority: 1001", "66:11: priority: must be a whole number from -1000 to 1000 (1001)"),
         ("shift: 2", "shift: 8", "18:12: data.augment.shift: must be < the image's shorter side (8) (8)"),
         (
             "mean: [0.25]",
@@ -488,7 +492,7 @@ schedule: {type: cosin, lr: fast}
     let expected = "\
 job.yaml:2:7: name: may hold only letters, digits, '-', '_' and '.', and must begin with a letter or digit (\"../../x\")
 job.yaml:3:1: tree: unknown key
-  hint: known keys: checkpoint, data, early_stopping, eval, min_workers, model, name, optimizer, schedule, seed, train, version, workers
+  hint: known keys: checkpoint, data, early_stopping, eval, min_workers, model, name, optimizer, priority, schedule, seed, train, version, workers
 job.yaml:5:7: data.labels: is required
 job.yaml:5:39: data.mean[0]: must be a finite number (.nan)
 job.yaml:7:3: model.depth: is required

@@ -354,6 +354,11 @@ fn each_mistake_in_the_space_has_its_place_and_its_remedy() {
                 "workers: {integer: [1, 2]}",
                 "4:18: space.workers: cannot be searched (a section of 1 keys)\n  hint: workers_per_trial sets it",
             ),
+            (
+                "schedule.lr: {log_uniform: [1e-4, 1e-2]}",
+                "priority: {integer: [0, 1]}",
+                "4:19: space.priority: cannot be searched (a section of 1 keys)\n  hint: the sweep's own priority sets it",
+            ),
         ],
     );
 }
@@ -606,4 +611,17 @@ fn combinations_that_are_no_job_are_found() {
     assert!(found.starts_with("s/sweep.yaml:4:8: space: holds what is no job: model.heads: heads ("), "{found}");
     assert!(found.ends_with("(a section of 2 keys)\n  hint: exclude it by a constraint\n1 problem"), "{found}");
     read_ok(&format!("{text}constraints: [model.dim % model.heads == 0]\n"));
+}
+
+#[test]
+fn conditions_that_go_in_a_circle_are_refused_however_long_it_is() {
+    let text = SHORTEST.replace(
+        "schedule.lr: {log_uniform: [1e-4, 1e-2]}",
+        "model.pool: {categorical: [mean, class_token], when: {optimizer.type: sgd}}, \
+         optimizer.type: {categorical: [adamw, sgd], when: {model.depth: 2}}, \
+         model.depth: {ordinal: [1, 2], when: {model.pool: mean}}",
+    );
+    let problems = shown(&text);
+    let circle = "conditions go in a circle: model.pool needs optimizer.type needs model.depth needs model.pool";
+    assert!(problems.contains(circle), "{problems}");
 }

@@ -9,11 +9,12 @@ use crate::spec::sweep::{SearcherSpec, SweepSpec};
 use crate::spec::{JobSpec, ModelSpec, OptimizerRule};
 
 /// Keys that the sweep sets itself, with what to use instead.
-const TAKEN: [(&str, &str); 4] = [
+const TAKEN: [(&str, &str); 5] = [
     ("version", "the version of the file cannot be searched"),
     ("name", "trials are named after the sweep and numbered"),
     ("workers", "workers_per_trial sets it"),
     ("min_workers", "workers_per_trial and elastic set it"),
+    ("priority", "the sweep's own priority sets it"),
 ];
 
 /// Points at which a job is read; what they do not show is rare.

@@ -6,7 +6,7 @@ use crate::ids::RUN_NAME_BYTES_MAX;
 use crate::search::grid::{GRID_POINTS_MAX, Grid};
 use crate::search::{Choice, Observation, Space};
 use crate::spec::JobSpec;
-use crate::spec::file::{STEPS_MAX, WORKERS_MAX};
+use crate::spec::file::{PRIORITY_MAX, STEPS_MAX, WORKERS_MAX};
 use crate::spec::sweep::{
     AshaOptions, BanditOptions, CmaEsOptions, GaussianProcessOptions, Goal, GridOptions, Nsga2Options, PatienceOptions,
     PercentileOptions, PopulationOptions, SchedulerSpec, SearcherSpec, SweepBudget, SweepSpec, ThresholdOptions,
@@ -21,8 +21,6 @@ const TRIALS_MAX: u32 = 1_000_000;
 const CANDIDATES_MAX: u32 = 10_000;
 /// The longest time: in milliseconds it is still far from overflowing.
 const SECONDS_MAX: u64 = 100 * 366 * 86_400;
-/// The highest priority either way.
-const PRIORITY_MAX: i32 = 1000;
 /// The largest factor from rung to rung; with more there is but one rung.
 const ETA_MAX: u32 = 1000;
 
