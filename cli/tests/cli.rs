@@ -99,11 +99,21 @@ fn validate_reports_every_problem_of_every_file() {
         "good.yaml: ok, run digits\n",
         "\
 bad.yaml:2:7: name: may hold only letters, digits, '-', '_' and '.', and must begin with a letter or digit (\"../../x\")
+  2 | name: ../../x
+    |       ^
 bad.yaml:3:56: model.patch: patch (3) must divide both sides of image (8x8) (3)
+  3 | channels: 1, patch: 3, dim: 8, depth: 1, heads: 3, classes: 10, colour: red }
+    |                     ^
 bad.yaml:3:84: model.heads: heads (3) must divide dim (8) (3)
+  3 | 8, depth: 1, heads: 3, classes: 10, colour: red }
+    |                     ^
 bad.yaml:3:100: model.colour: unknown key
+  3 | ds: 3, classes: 10, colour: red }
+    |                     ^
   hint: known keys: channels, classes, depth, dim, dropout, heads, image, mlp_dim, mlp_ratio, patch, pool, preset, type
 bad.yaml:4:49: data.labels: must be text (7)
+  4 | data: { format: idx, images: images.gz, labels: 7 }
+    |                                                 ^
   hint: put it in quotes
 5 problems
 error: cannot read none.yaml: No such file or directory (os error 2)
