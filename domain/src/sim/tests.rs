@@ -76,12 +76,16 @@ fn decisions_in_lock_step_depend_on_nothing_but_losses() {
         }
         let mut world = World::new(seed, Sabotage::None, None);
         world.agenda.clear();
-        world.crash_one_in = 8;
+        world.crash_one_in = 20;
         world.sweep = Some(spec);
         world.born();
         world.born();
         world.at(Time(1), Action::User);
         world.play_while_live(Time(10 * CALM_MS));
+        // The user may have stopped it, and does not any more.
+        world.calm_down();
+        world.resume_all();
+        world.play_while_live(Time(20 * CALM_MS));
         world.check_end();
         restarts += world.summary.restarts;
         assert_eq!(sweep::outcome(world.engine()), alone, "killed and restarted, seed {seed}");
