@@ -32,7 +32,7 @@ impl Session {
 
     /// The run or sweep `name`, if it will change or has come to rest: without a running coordinator, what broke off in
     /// the middle stays as it is.
-    pub(crate) async fn to_follow(&mut self, name: &RunName) -> Result<Named, Failure> {
+    pub(crate) async fn find_followed(&mut self, name: &RunName) -> Result<Named, Failure> {
         let found = self.client.named(name).await?;
         let (kind, is_ended) = match &found {
             Named::Run(run) => ("run", follow::is_ended(run)),

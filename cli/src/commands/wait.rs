@@ -67,7 +67,7 @@ async fn after(limit: Option<Duration>) {
 }
 
 async fn wait(session: &mut Session, name: &RunName, until: Until) -> Result<Waited, Failure> {
-    match session.to_follow(name).await? {
+    match session.find_followed(name).await? {
         Named::Run(_) => watch::<OneRun>(session, name, |message| judge_run(message, until)).await,
         Named::Sweep(_) if matches!(until, Until::Step(_)) => {
             let message = format!("sweep {name} has no steps of its own");

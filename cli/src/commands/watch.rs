@@ -20,7 +20,7 @@ pub(crate) async fn run(args: WatchArgs) -> Result<Exit, Failure> {
 }
 
 async fn watch(session: &mut Session, args: &WatchArgs, interrupts: &mut Interrupts) -> Result<Exit, Failure> {
-    let found = session.to_follow(&args.name).await?;
+    let found = session.find_followed(&args.name).await?;
     let client = &session.client;
     let place = Place::of(client.url());
     match found {
