@@ -59,6 +59,15 @@ impl SweepResults {
     }
 }
 
+/// What a name stands for: runs and sweeps share their names.
+#[derive(Clone, Debug)]
+pub(crate) enum Named {
+    /// A run.
+    Run(Box<v1::Run>),
+    /// A sweep.
+    Sweep(Box<v1::Sweep>),
+}
+
 /// Whether a checkpoint is wanted with all that training needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
@@ -104,6 +113,19 @@ impl Client {
     pub(crate) async fn run(&mut self, name: &RunName) -> Result<v1::Run, tonic::Status> {
         let request = v1::GetRunRequest { name: name.to_string() };
         given(self.control.get_run(request).await?.into_inner().run, "GetRunResponse.run")
+    }
+
+    /// The run or sweep of that name.
+    pub(crate) async fn named(&mut self, name: &RunName) -> Result<Named, tonic::Status> {
+        match self.run(name).await {
+            Ok(run) => Ok(Named::Run(Box::new(run))),
+            // That there is no such run says more than that there is no such sweep.
+            Err(status) if status.code() == tonic::Code::NotFound => match self.sweep(name).await {
+                Ok(sweep) => Ok(Named::Sweep(Box::new(sweep))),
+                Err(_) => Err(status),
+            },
+            Err(status) => Err(status),
+        }
     }
 
     pub(crate) async fn submit_sweep(&mut self, spec: &SweepSpec) -> Result<v1::Sweep, tonic::Status> {
@@ -184,10 +206,19 @@ impl Client {
         Ok(())
     }
 
+    /// The steps and evaluations after `after_step`, oldest first.
+    pub(crate) async fn records(
+        &mut self,
+        name: &RunName,
+        after_step: u64,
+    ) -> Result<Streaming<v1::ReadRecordsResponse>, tonic::Status> {
+        let request = v1::ReadRecordsRequest { name: name.to_string(), after_step };
+        Ok(self.control.read_records(request).await?.into_inner())
+    }
+
     /// All evaluations after `after_step`, oldest first.
     pub(crate) async fn evals(&mut self, name: &RunName, after_step: u64) -> Result<Vec<v1::EvalPoint>, tonic::Status> {
-        let request = v1::ReadRecordsRequest { name: name.to_string(), after_step };
-        let mut pages = self.control.read_records(request).await?.into_inner();
+        let mut pages = self.records(name, after_step).await?;
         let mut found = Vec::new();
         while let Some(v1::ReadRecordsResponse { steps: _, evals }) = pages.message().await? {
             found.extend(evals);

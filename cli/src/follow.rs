@@ -81,6 +81,7 @@ async fn watch(
     };
     let began = Instant::now();
     let mut asked_to_stop = false;
+    let mut seen_live = false;
     loop {
         tokio::select! {
             message = watching.next(|line| show.say(line)) => {
@@ -101,11 +102,12 @@ async fn watch(
                     }
                 }
                 if is_ended(&run) {
-                    let seconds = began.elapsed().as_secs_f64();
+                    let seconds = seen_live.then(|| began.elapsed().as_secs_f64());
                     let samples_per_second = tracker.overall_rate();
                     let summary = Summary { run, seconds, samples_per_second, checkpoint_folder };
                     return Ok(Ended::Run(Box::new(summary)));
                 }
+                seen_live = true;
                 let step = newest.map_or(run.step, |point| point.step);
                 disturb(disturbance, step, &mut watching.client, &name, workers.as_deref()).await?;
             }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use domain::batch::Length;
@@ -32,12 +32,12 @@ impl From<JobError> for Failure {
 
 /// Reads the job file at `path`. Data paths in it are relative to its folder.
 pub(crate) fn read(path: &Path) -> Result<JobSpec, JobError> {
-    let shown = path.display().to_string();
-    let text = read_text(path).with_context(|| format!("cannot read {shown}")).map_err(JobError::Unreadable)?;
-    let absolute = std::path::absolute(path).with_context(|| format!("cannot tell the folder of {shown}"));
-    let absolute = absolute.map_err(JobError::Unreadable)?;
-    let base = absolute.parent().unwrap_or(Path::new("/"));
-    file::read(&text, &shown, base).map_err(JobError::Wrong)
+    read_job_text(&read_file(path)?, path)
+}
+
+/// Reads `text` as the job file at `path`.
+pub(crate) fn read_job_text(text: &str, path: &Path) -> Result<JobSpec, JobError> {
+    file::read(text, &path.display().to_string(), &folder_of(path)?).map_err(JobError::Wrong)
 }
 
 /// Whether the file at `path` is meant as a sweep.
@@ -47,13 +47,24 @@ pub(crate) fn is_sweep(path: &Path) -> bool {
 
 /// Reads the sweep file at `path`. Paths in it are relative to its folder.
 pub(crate) fn read_sweep(path: &Path) -> Result<SweepSpec, JobError> {
-    let shown = path.display().to_string();
-    let text = read_text(path).with_context(|| format!("cannot read {shown}")).map_err(JobError::Unreadable)?;
-    let absolute = std::path::absolute(path).with_context(|| format!("cannot tell the folder of {shown}"));
-    let absolute = absolute.map_err(JobError::Unreadable)?;
-    let base = absolute.parent().unwrap_or(Path::new("/"));
+    read_sweep_text(&read_file(path)?, path)
+}
+
+/// Reads `text` as the sweep file at `path`.
+pub(crate) fn read_sweep_text(text: &str, path: &Path) -> Result<SweepSpec, JobError> {
     let load = |path: &Path| read_text(path).map_err(|e| format!("{e:#}"));
-    file::sweep::read(&text, &shown, base, load).map_err(JobError::Wrong)
+    file::sweep::read(text, &path.display().to_string(), &folder_of(path)?, load).map_err(JobError::Wrong)
+}
+
+/// The absolute folder of a file.
+fn folder_of(path: &Path) -> Result<PathBuf, JobError> {
+    let absolute = std::path::absolute(path).with_context(|| format!("cannot tell the folder of {}", path.display()));
+    let absolute = absolute.map_err(JobError::Unreadable)?;
+    Ok(absolute.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+fn read_file(path: &Path) -> Result<String, JobError> {
+    read_text(path).with_context(|| format!("cannot read {}", path.display())).map_err(JobError::Unreadable)
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {

@@ -8,17 +8,20 @@ mod args;
 mod client;
 mod cluster;
 mod commands;
+mod doctor;
 mod embedded;
 mod exit;
 mod export;
 mod follow;
 mod follow_sweep;
+mod init;
 mod interrupts;
 mod job;
 mod memory;
 mod output;
 mod profile;
 mod session;
+mod top;
 mod weights;
 mod workers;
 
@@ -66,6 +69,11 @@ fn log_to_stderr(verb: &Verb) {
         | Verb::Replay(_)
         | Verb::Resume(_)
         | Verb::Stop(_)
+        | Verb::Watch(_)
+        | Verb::Wait(_)
+        | Verb::Top(_)
+        | Verb::Doctor(_)
+        | Verb::Init(_)
         | Verb::Status(_)
         | Verb::List(_)
         | Verb::Logs(_)

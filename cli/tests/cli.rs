@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must say where")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -72,6 +72,9 @@ fn what_cannot_be_done_is_said_with_a_way_out() {
             "error: no coordinator holds .phalanx\n  \
              hint: then no run of it is being trained; --coordinator URL names a coordinator\n",
         ),
+        ("watch digits", 2, no_state),
+        ("wait digits", 2, no_state),
+        ("top", 2, "error: top needs a terminal for its input and output\n  hint: phalanx status is for scripts\n"),
         ("list --coordinator http://127.0.0.1:1", 3, not_there),
         ("launch good.yaml --coordinator 127.0.0.1:1", 3, not_there),
         ("audit digits --coordinator 127.0.0.1:1 --json", 3, not_there),
@@ -174,6 +177,78 @@ fn what_profiles_are_asked_for_with_is_explained_and_checked() {
     assert_eq!(refused.status.code(), Some(2));
     let stderr = text(&refused.stderr);
     assert!(stderr.contains("must be FIRST-LAST, such as 3-7, counted from 1"), "{stderr}");
+}
+
+/// Runs `line` with `input` on its standard input.
+fn run_with(dir: &Path, line: &str, input: &str) -> Output {
+    let mut command = phalanx(dir, line);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    // It may end before it has read everything.
+    let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
+    process.wait_with_output().unwrap()
+}
+
+#[test]
+fn init_asks_and_writes_a_job_that_validates() {
+    let dir = folder();
+    let asked = run_with(dir.path(), "init", "no\nphotos\nmany\n3\n32x48\nsmall\n\n1\n");
+    assert_eq!(asked.status.code(), Some(0), "{}", text(&asked.stderr));
+    assert_eq!(text(&asked.stdout), "job.yaml is written\n  phalanx launch job.yaml\n");
+    let said = text(&asked.stderr);
+    for part in ["Classes [10]: ", "many is no answer: ", "pixels [224x224]: ", "Epochs [30]: ", "photos is not here"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    check(dir.path(), "validate job.yaml", 0, "job.yaml: ok, run job\n", "");
+    let written = std::fs::read_to_string(dir.path().join("job.yaml")).unwrap();
+    for part in ["path: \"photos\"", "classes: 3", "image: [32, 48]", "dim: 192", "epochs: 30", "workers: 1"] {
+        assert!(written.contains(part), "no {part:?} in {written}");
+    }
+
+    let exists = "error: job.yaml exists already\n  hint: name another file, or --force replaces it\n";
+    check(dir.path(), "init --yes", 2, "", exists);
+    assert_eq!(std::fs::read_to_string(dir.path().join("job.yaml")).unwrap(), written, "nothing was touched");
+    assert_eq!(run(dir.path(), "init --yes --force --epochs 5").status.code(), Some(0));
+    assert!(std::fs::read_to_string(dir.path().join("job.yaml")).unwrap().contains("epochs: 5"));
+
+    let sweep = run_with(dir.path(), "init deep.yaml --data photos --epochs 9", "yes\n\n\n\n\n");
+    assert_eq!(text(&sweep.stdout), "deep.yaml is written\n  phalanx sweep deep.yaml\n", "{}", text(&sweep.stderr));
+    check(dir.path(), "validate deep.yaml", 0, "deep.yaml: ok, sweep deep\n", "");
+
+    let ended = run_with(dir.path(), "init other.yaml", "no\n");
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(text(&ended.stderr).contains("hint: --yes takes the defaults"), "{}", text(&ended.stderr));
+    let odd = run(dir.path(), "init other.yaml --yes --image 223x223");
+    assert!(text(&odd.stderr).contains("223x223"), "{}", text(&odd.stderr));
+    assert!(!dir.path().join("other.yaml").exists());
+}
+
+#[test]
+fn doctor_finds_what_does_not_work() {
+    let dir = folder();
+    let json = |line: &str, code| -> serde_json::Value {
+        let output = run(dir.path(), line);
+        assert_eq!(output.status.code(), Some(code), "{}{}", text(&output.stdout), text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let verdict = |found: &serde_json::Value, check: &str| -> String {
+        let found = found["checks"].as_array().unwrap().iter().find(|found| found["check"] == check).cloned();
+        found.unwrap_or_else(|| panic!("{check} was not looked at"))["verdict"].as_str().unwrap().to_owned()
+    };
+    let alone = json("doctor --json", 0);
+    assert_eq!(alone["ok"], true);
+    for check in ["state directory", "shared memory", "coordinator", "GPU"] {
+        assert_eq!(verdict(&alone, check), "ok", "{alone}");
+    }
+    assert_eq!(verdict(&json("doctor --json --coordinator 127.0.0.1:1", 5), "coordinator"), "FAIL");
+    assert_eq!(verdict(&json("doctor --json --state-dir good.yaml", 5), "state directory"), "FAIL");
+    assert!(!dir.path().join(".phalanx").exists(), "to look must not make it");
+
+    let service = Service::start(dir.path());
+    let reached = json("doctor --json --state-dir state", 0);
+    assert_eq!((verdict(&reached, "coordinator"), verdict(&reached, "clock")), ("ok".to_owned(), "ok".to_owned()));
+    assert_eq!(verdict(&reached, "workers"), "warn", "{reached}");
+    assert!(text(&run(dir.path(), &format!("doctor --coordinator {}", service.url)).stdout).contains("0 fail"));
 }
 
 /// A running coordinator, killed when dropped.

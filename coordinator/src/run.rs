@@ -90,7 +90,7 @@ pub async fn run(
         tasks.spawn(serve_dashboard(http, source, ending.clone()));
     }
     let sweeps = SweepsService::new(handle.clone(), store.clone());
-    let control = ControlService::new(handle.clone(), store.clone(), checkpoints);
+    let control = ControlService::new(handle.clone(), store.clone(), checkpoints, driver.clock());
     let worker_link = WorkerLinkService::new(handle, tasks.clone(), ending.clone());
     let published = Address::publish(&state_dir, address).map_err(cannot)?;
     info!(%address, state_dir = %state_dir.display(), "coordinator started");

@@ -23,6 +23,7 @@ pub use error::{ModelError, SnapshotError};
 pub use gradient::{Audit, Gradient, GradientSink, audit, clip_scale};
 pub use kernels::elementwise::add_into;
 pub use kernels::gemm::rate as peak_gflops;
+pub use kernels::simd::name as vector_unit;
 pub use layout::{Declaration, Layout, Parameter, Role};
 pub use network::{Batch, EvalSums, Network, TrainForward};
 pub use optimizer::{Optimizer, Update};

@@ -38,6 +38,8 @@ use domain::ids::WorkerId;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use models::vector_unit;
+
 pub use crate::profile::{ProfiledSteps, Profiling};
 
 /// What a worker needs to know at its start.

@@ -1,13 +1,17 @@
 //! The command line: one file per group of arguments, nothing but declarations and their checks.
 
+mod follow;
 mod place;
+mod setup;
 mod sweep;
 mod verbs;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
 
+pub(crate) use self::follow::{TopArgs, Until, WaitArgs, WatchArgs};
 pub(crate) use self::place::{PlaceArgs, StateDirArgs};
+pub(crate) use self::setup::{DoctorArgs, InitArgs, ModelSize, Sides};
 pub(crate) use self::sweep::{
     CurvesFormat, ExplainArgs, PlanArgs, ReplayArgs, SweepArgs, SweepBestArgs, SweepCurvesArgs, SweepRunArgs,
     SweepShowArgs, SweepVerb,
@@ -24,7 +28,7 @@ Exit codes:
   2   the command line, a job file or the state of a run does not allow it
   3   the coordinator cannot be reached
   4   the coordinator does not know who asks
-  5   the run failed, or a check (audit, verify) found something
+  5   the run failed, or a check (audit, verify, doctor) found something
   6   a worker lost its coordinator for longer than it may go on alone
   75  left before the end: the run was stopped and can be resumed, or goes on without this command
 
@@ -50,6 +54,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Write a job file from the answers to a few questions
+    Init(InitArgs),
     /// Train a job file: everything on this machine, or on a running coordinator's workers
     Launch(LaunchArgs),
     /// Search hyperparameters: train a job in many configurations, and stop bad ones early
@@ -64,6 +70,12 @@ pub(crate) enum Verb {
     Resume(ResumeArgs),
     /// Bring a run to rest after the step in progress, with its state saved
     Stop(StopArgs),
+    /// Follow a run or sweep to its end, as `launch` does, without being needed by it
+    Watch(WatchArgs),
+    /// Wait until a run or sweep has completed, ended or come to a step
+    Wait(WaitArgs),
+    /// Show workers, runs and sweeps live, full screen
+    Top(TopArgs),
     /// Show the cluster, or one run in detail
     Status(StatusArgs),
     /// List all runs
@@ -80,6 +92,8 @@ pub(crate) enum Verb {
     Validate(ValidateArgs),
     /// Print the JSON Schema of job files or sweep files, for editors
     Schema(SchemaArgs),
+    /// Check this machine and its cluster for what keeps people from training
+    Doctor(DoctorArgs),
     /// Serve as the coordinator of a cluster
     Coordinator(CoordinatorServiceArgs),
     /// Serve a coordinator as a worker
@@ -101,6 +115,30 @@ mod tests {
     /// What `line` comes to, or the kind of the error.
     fn parse(line: &str) -> Result<Cli, clap::error::ErrorKind> {
         Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.kind())
+    }
+
+    /// Every command, however deep, with its whole name.
+    fn commands(of: &clap::Command, path: &str) -> Vec<(String, clap::Command)> {
+        let mut found = Vec::new();
+        for command in of.get_subcommands() {
+            let path = format!("{path} {}", command.get_name());
+            found.extend(commands(command, &path));
+            found.push((path, command.clone()));
+        }
+        found
+    }
+
+    /// What they do when they are run is tested with real processes.
+    #[test]
+    fn every_help_ends_with_an_example_that_parses() {
+        let all = commands(&Cli::command(), "phalanx");
+        assert!(all.len() > 25, "only {} commands were found", all.len());
+        for (path, mut command) in all {
+            let help = command.render_long_help().to_string();
+            let (before, example) = help.trim_end().rsplit_once("\n  ").unwrap();
+            assert!(before.ends_with("\nExample:") && example.starts_with(&path), "{path} ends with {example:?}");
+            assert!(parse(example).is_ok(), "{example}");
+        }
     }
 
     #[test]
@@ -125,6 +163,13 @@ mod tests {
             "phalanx plan sweep.yaml --seconds 0.5 --json",
             "phalanx resume digits --workers 3",
             "phalanx stop digits",
+            "phalanx watch digits --json",
+            "phalanx wait digits --for step 100 --timeout 10m",
+            "phalanx top",
+            "phalanx doctor --json",
+            "phalanx init",
+            "phalanx init job.yaml --yes --data images --classes 3 --image 28x28 --size small --force",
+            "phalanx init --yes --data images --sweep",
             "phalanx status",
             "phalanx status digits --json",
             "phalanx list --json",
@@ -176,6 +221,10 @@ mod tests {
             ("phalanx replay digits --eta 1", ValueValidation),
             ("phalanx plan sweep.yaml --seconds 0", ValueValidation),
             ("phalanx status ../../x", ValueValidation),
+            ("phalanx wait digits --timeout soon", ValueValidation),
+            ("phalanx wait", MissingRequiredArgument),
+            ("phalanx init --image 28", ValueValidation),
+            ("phalanx init --classes 1", ValueValidation),
             ("phalanx stop", MissingRequiredArgument),
             ("phalanx worker", MissingRequiredArgument),
             ("phalanx worker --coordinator http://a:1 --bind nowhere", ValueValidation),

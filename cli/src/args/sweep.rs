@@ -8,6 +8,7 @@ use domain::spec::file::WORKERS_MAX;
 use super::PlaceArgs;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx sweep sweep.yaml --name search")]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true, subcommand_negates_reqs = true)]
 pub(crate) struct SweepArgs {
     #[command(subcommand)]
@@ -53,7 +54,7 @@ pub(crate) struct SweepRunArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = SHOW_EXAMPLES)]
+#[command(after_help = "Example:\n  phalanx sweep show search --top 20")]
 pub(crate) struct SweepShowArgs {
     /// The sweep
     pub(crate) sweep: RunName,
@@ -73,14 +74,8 @@ pub(crate) struct SweepShowArgs {
     pub(crate) place: PlaceArgs,
 }
 
-const SHOW_EXAMPLES: &str = "\
-Examples:
-  phalanx sweep show digits --top 20
-  phalanx sweep show digits --parquet trials.parquet
-  python -c 'import pandas; print(pandas.read_parquet(\"trials.parquet\"))'";
-
 #[derive(Debug, Args)]
-#[command(after_help = CURVES_EXAMPLES)]
+#[command(after_help = "Example:\n  phalanx sweep curves search --parquet curves.parquet")]
 #[command(group(ArgGroup::new("format").required(true).args(["json", "csv", "parquet"])))]
 pub(crate) struct SweepCurvesArgs {
     /// The sweep
@@ -97,11 +92,6 @@ pub(crate) struct SweepCurvesArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }
-
-const CURVES_EXAMPLES: &str = "\
-Examples:
-  phalanx sweep curves digits --csv | grep ^7,
-  phalanx sweep curves digits --parquet curves.parquet";
 
 /// What curves are given out as.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +116,7 @@ impl SweepCurvesArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx sweep best search --export best")]
 pub(crate) struct SweepBestArgs {
     /// The sweep
     pub(crate) sweep: RunName,
@@ -140,6 +131,7 @@ pub(crate) struct SweepBestArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx explain search/0")]
 pub(crate) struct ExplainArgs {
     /// The trial, as SWEEP/NUMBER or the name of its run
     pub(crate) trial: String,
@@ -151,6 +143,7 @@ pub(crate) struct ExplainArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx plan sweep.yaml --seconds 0.5")]
 pub(crate) struct PlanArgs {
     /// The sweep file (YAML)
     pub(crate) file: PathBuf,
@@ -169,6 +162,7 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx replay search --eta 4")]
 pub(crate) struct ReplayArgs {
     /// The sweep
     pub(crate) sweep: RunName,

@@ -14,6 +14,7 @@ use super::{PlaceArgs, StateDirArgs};
 pub(super) const THREADS_MAX: i64 = 1024;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx launch job.yaml --name digits")]
 pub(crate) struct LaunchArgs {
     /// The job file (YAML)
     pub(crate) file: PathBuf,
@@ -49,6 +50,7 @@ pub(crate) struct LocalArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx resume job")]
 pub(crate) struct ResumeArgs {
     /// The run
     pub(crate) run: RunName,
@@ -66,6 +68,7 @@ pub(crate) struct ResumeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx stop job")]
 pub(crate) struct StopArgs {
     /// The run
     pub(crate) run: RunName,
@@ -74,6 +77,7 @@ pub(crate) struct StopArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx status digits")]
 pub(crate) struct StatusArgs {
     /// A run to show in detail
     pub(crate) run: Option<RunName>,
@@ -85,6 +89,7 @@ pub(crate) struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx list")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
@@ -94,6 +99,7 @@ pub(crate) struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx logs digits")]
 pub(crate) struct LogsArgs {
     /// The run
     pub(crate) run: RunName,
@@ -105,6 +111,7 @@ pub(crate) struct LogsArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx checkpoint list digits")]
 #[command(arg_required_else_help = true)]
 pub(crate) struct CheckpointArgs {
     #[command(subcommand)]
@@ -122,6 +129,7 @@ pub(crate) enum CheckpointVerb {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx checkpoint list digits")]
 pub(crate) struct CheckpointListArgs {
     /// The run
     pub(crate) run: RunName,
@@ -133,6 +141,7 @@ pub(crate) struct CheckpointListArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx checkpoint show digits")]
 pub(crate) struct CheckpointShowArgs {
     /// The run
     pub(crate) run: RunName,
@@ -147,6 +156,7 @@ pub(crate) struct CheckpointShowArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx checkpoint export digits --output model")]
 pub(crate) struct ExportArgs {
     /// The run
     pub(crate) run: RunName,
@@ -167,6 +177,7 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx audit digits")]
 pub(crate) struct AuditArgs {
     /// The run
     pub(crate) run: RunName,
@@ -178,6 +189,7 @@ pub(crate) struct AuditArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx verify job.yaml --steps 40")]
 pub(crate) struct VerifyArgs {
     /// The job file (YAML)
     pub(crate) file: PathBuf,
@@ -197,6 +209,7 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx validate job.yaml")]
 pub(crate) struct ValidateArgs {
     /// Job files (YAML)
     #[arg(required = true, value_name = "FILE")]
@@ -207,6 +220,7 @@ pub(crate) struct ValidateArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx schema job")]
 pub(crate) struct SchemaArgs {
     /// Of which files
     #[arg(value_enum)]
@@ -223,6 +237,7 @@ pub(crate) enum SchemaOf {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx coordinator --listen 127.0.0.1:7070")]
 pub(crate) struct CoordinatorServiceArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
@@ -255,6 +270,7 @@ impl FromStr for Http {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx worker --coordinator http://127.0.0.1:7070 --threads 1")]
 pub(crate) struct WorkerArgs {
     /// URL of the coordinator
     #[arg(long, env = "PHALANX_COORDINATOR", value_name = "URL", hide_env = true)]
@@ -283,6 +299,7 @@ pub(crate) struct WorkerArgs {
 const ORPHAN_LIMIT_MAX: u64 = 7 * 86_400;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx completions bash")]
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,

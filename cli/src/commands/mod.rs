@@ -4,7 +4,9 @@ mod audit;
 mod checkpoint;
 mod completions;
 mod coordinator;
+mod doctor;
 mod explain;
+mod init;
 mod launch;
 mod list;
 mod logs;
@@ -16,8 +18,11 @@ mod status;
 mod stop;
 mod sweep;
 mod sweep_results;
+mod top;
 mod validate;
 mod verify;
+mod wait;
+mod watch;
 mod worker;
 
 use crate::args::Verb;
@@ -26,6 +31,7 @@ use crate::exit::{Exit, Failure};
 /// Does what was asked.
 pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
     match verb {
+        Verb::Init(args) => init::run(args),
         Verb::Launch(args) => launch::run(args).await,
         Verb::Sweep(args) => sweep::run(args).await,
         Verb::Explain(args) => explain::run(args).await,
@@ -33,6 +39,9 @@ pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
         Verb::Replay(args) => replay::run(args).await,
         Verb::Resume(args) => resume::run(args).await,
         Verb::Stop(args) => stop::run(args).await,
+        Verb::Watch(args) => watch::run(args).await,
+        Verb::Wait(args) => wait::run(args).await,
+        Verb::Top(args) => top::run(args).await,
         Verb::Status(args) => status::run(args).await,
         Verb::List(args) => list::run(args).await,
         Verb::Logs(args) => logs::run(args).await,
@@ -41,6 +50,7 @@ pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
         Verb::Verify(args) => verify::run(args).await,
         Verb::Validate(args) => validate::run(&args),
         Verb::Schema(args) => schema::run(&args),
+        Verb::Doctor(args) => doctor::run(args).await,
         Verb::Coordinator(args) => coordinator::run(args).await,
         Verb::Worker(args) => worker::run(args).await,
         Verb::Completions(args) => completions::run(&args),

@@ -3,10 +3,9 @@
 use domain::ids::RunName;
 use proto::v1::{GetClusterResponse, Run, Worker};
 use serde_json::json;
-use tonic::Code;
 
 use crate::args::StatusArgs;
-use crate::client::{Client, SweepResults};
+use crate::client::{Client, Named, SweepResults};
 use crate::commands::list::{runs_table, steps};
 use crate::exit::{Exit, Failure};
 use crate::output::{escape, json, percent, print, run_state_name, sweep, table, terminal_width, utc, worker_name};
@@ -27,7 +26,7 @@ pub(crate) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
 const TRIALS_SHOWN: usize = 5;
 
 async fn of_cluster(client: &mut Client, json: bool) -> Result<String, Failure> {
-    let GetClusterResponse { runs, workers } = client.cluster().await?;
+    let GetClusterResponse { runs, workers, version: _, now_ms: _ } = client.cluster().await?;
     if json {
         let runs: Vec<_> = runs.iter().map(json::run).collect();
         let workers: Vec<_> = workers.iter().map(json::worker).collect();
@@ -37,14 +36,10 @@ async fn of_cluster(client: &mut Client, json: bool) -> Result<String, Failure> 
 }
 
 async fn of_run(client: &mut Client, name: &RunName, json: bool) -> Result<String, Failure> {
-    let run = match client.run(name).await {
-        Err(status) if status.code() == Code::NotFound => match client.sweep(name).await {
-            Ok(found) if json => return Ok(sweep::sweep_json(&found).to_string()),
-            Ok(found) => return Ok(sweep::sweep_text(&SweepResults::of(found), TRIALS_SHOWN, terminal_width())),
-            // That there is no such run says more than that there is no such sweep.
-            Err(_) => return Err(status.into()),
-        },
-        found => found?,
+    let run = match client.named(name).await? {
+        Named::Run(run) => run,
+        Named::Sweep(found) if json => return Ok(sweep::sweep_json(&found).to_string()),
+        Named::Sweep(found) => return Ok(sweep::sweep_text(&SweepResults::of(*found), TRIALS_SHOWN, terminal_width())),
     };
     Ok(if json { json::run(&run).to_string() } else { run_text(&run) })
 }

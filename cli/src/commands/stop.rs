@@ -10,14 +10,10 @@ use crate::follow::{OneRun, Watched, Watching};
 use crate::follow_sweep::OneSweep;
 use crate::interrupts::Interrupts;
 use crate::output::{note, print};
-use crate::session::live_coordinator;
+use crate::session::must_be_live;
 
 pub(crate) async fn run(args: StopArgs) -> Result<Exit, Failure> {
-    let Some(url) = live_coordinator(&args.place) else {
-        let message = format!("no coordinator holds {}", args.place.state_dir.state_dir.display());
-        return Err(Failure::unreachable(anyhow::Error::msg(message))
-            .hint("then no run of it is being trained; --coordinator URL names a coordinator"));
-    };
+    let url = must_be_live(&args.place)?;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let mut client = Client::connect(&url).await?;
     client.stop(&args.run).await?;

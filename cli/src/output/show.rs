@@ -36,8 +36,8 @@ pub(crate) enum Show {
 pub(crate) struct Summary {
     /// The run.
     pub(crate) run: Run,
-    /// How long it was followed.
-    pub(crate) seconds: f64,
+    /// How long it was followed; `None` if it had ended before.
+    pub(crate) seconds: Option<f64>,
     /// Over the steps that were seen.
     pub(crate) samples_per_second: Option<f64>,
     /// Where manifests lie, if on this machine.
@@ -237,7 +237,9 @@ fn summary_text(summary: &Summary) -> String {
         let (accuracy, loss) = (percent(eval.accuracy), eval.loss);
         lines.push(format!("accuracy:       {accuracy} (eval loss {loss:.4}, step {})", eval.step));
     }
-    lines.push(format!("wall time:      {}", duration(Duration::try_from_secs_f64(*seconds).unwrap_or_default())));
+    if let Some(seconds) = seconds {
+        lines.push(format!("wall time:      {}", duration(Duration::try_from_secs_f64(*seconds).unwrap_or_default())));
+    }
     if let Some(rate) = samples_per_second {
         lines.push(format!("samples/s:      {rate:.0}"));
     }
@@ -292,7 +294,8 @@ mod tests {
         run.set_state(RunState::Completed);
         run.checkpoints = vec![checkpoint(5, false), checkpoint(9, true)];
         run.evals = vec![EvalPoint { step: 9, loss: 0.1, accuracy: 0.98, ..EvalPoint::default() }];
-        let summary = Summary { run, seconds: 12.3, samples_per_second: None, checkpoint_folder: Some("s/c".into()) };
+        let summary =
+            Summary { run, seconds: Some(12.3), samples_per_second: None, checkpoint_folder: Some("s/c".into()) };
         assert_eq!(
             summary_text(&summary),
             "run:            a\n\

@@ -132,7 +132,8 @@ fn objectives(sweep: &Sweep) -> Vec<Objective> {
     spec(sweep).map(|spec| spec.objectives).unwrap_or_default()
 }
 
-fn values_text(sweep: &Sweep, trial: &SweepTrial) -> String {
+/// How good a trial was when it rested last.
+pub(crate) fn values_text(sweep: &Sweep, trial: &SweepTrial) -> String {
     let named = objectives(sweep).into_iter().zip(&trial.values);
     let texts: Vec<String> = named.map(|(objective, value)| objective.told(*value)).collect();
     format!("{} at step {}", texts.join(", "), trial.step)

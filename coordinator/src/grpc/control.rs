@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::pages::{Messages, Pages, messages};
+use crate::clock::Clock;
 use crate::driver::Handle;
 use crate::status;
 
@@ -36,11 +37,12 @@ pub(crate) struct ControlService {
     driver: Handle,
     store: Store,
     checkpoints: CheckpointStore,
+    clock: Clock,
 }
 
 impl ControlService {
-    pub(crate) fn new(driver: Handle, store: Store, checkpoints: CheckpointStore) -> Self {
-        Self { driver, store, checkpoints }
+    pub(crate) fn new(driver: Handle, store: Store, checkpoints: CheckpointStore, clock: Clock) -> Self {
+        Self { driver, store, checkpoints, clock }
     }
 
     fn picture(&self) -> Arc<Picture> {
@@ -91,6 +93,8 @@ impl Control for ControlService {
         Ok(Response::new(v1::GetClusterResponse {
             runs: picture.runs().map(|run| convert::run_to_wire(run)).collect(),
             workers: picture.workers().iter().map(convert::worker_view_to_wire).collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now_ms: self.clock.now().0,
         }))
     }
 

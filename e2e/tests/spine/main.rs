@@ -3,7 +3,10 @@
 mod bad_input;
 mod commands;
 mod exact;
+mod examples;
 mod faults;
+mod live;
 mod phalanx;
 mod profile;
 mod sweeps;
+mod terminal;
