@@ -240,8 +240,8 @@ fn doctor_finds_what_does_not_work() {
     for check in ["state directory", "shared memory", "coordinator", "GPU"] {
         assert_eq!(verdict(&alone, check), "ok", "{alone}");
     }
-    assert_eq!(verdict(&json("doctor --json --coordinator 127.0.0.1:1", 5), "coordinator"), "FAIL");
-    assert_eq!(verdict(&json("doctor --json --state-dir good.yaml", 5), "state directory"), "FAIL");
+    assert_eq!(verdict(&json("doctor --json --coordinator 127.0.0.1:1", 5), "coordinator"), "fail");
+    assert_eq!(verdict(&json("doctor --json --state-dir good.yaml", 5), "state directory"), "fail");
     assert!(!dir.path().join(".phalanx").exists(), "to look must not make it");
 
     let service = Service::start(dir.path());

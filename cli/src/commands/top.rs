@@ -28,7 +28,8 @@ pub(crate) async fn run(args: TopArgs) -> Result<Exit, Failure> {
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let client = Client::connect(&url).await?;
     // From here on, a panic too gives the terminal back as it was.
-    let mut terminal = ratatui::try_init().context("cannot draw on this terminal")?;
+    let mut terminal =
+        ratatui::try_init().inspect_err(|_| ratatui::restore()).context("cannot draw on this terminal")?;
     let shown = tokio::select! {
         shown = show(&mut terminal, client) => shown,
         () = interrupts.next() => Ok(()),

@@ -84,7 +84,7 @@ fn name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Ok => "ok",
         Verdict::Warn => "warn",
-        Verdict::Fail => "FAIL",
+        Verdict::Fail => "fail",
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
             text(&findings),
             "ok    memory           3.0 GiB are free\n\
              warn  threads          1 core\\u{1b}\n                       hint: take a larger machine\n\
-             FAIL  state directory  it is a file\n                       hint: --state-dir DIR takes another\n\
+             fail  state directory  it is a file\n                       hint: --state-dir DIR takes another\n\
              1 ok, 1 warn, 1 fail"
         );
         assert_eq!(json(&findings)["checks"][1]["verdict"], "warn");

@@ -125,8 +125,9 @@ fn job_sections(answers: &Answers, folder: &Path) -> anyhow::Result<String> {
     })?;
     let tokens = (sides.height / patch) * (sides.width / patch);
     let (dim, depth, heads) = shape(*size);
-    // Every worker needs a micro-batch of each step; the default has enough for 8.
-    let global_batch = workers.next_power_of_two().max(64);
+    // Every worker needs a micro-batch of each step.
+    let micro_batches = workers.next_power_of_two().max(8);
+    let global_batch = micro_batches.max(64);
     let mut text = format!("data:\n{}", source(&data.source, folder, "  ")?);
     match &data.test {
         Some(test) => text.push_str(&format!(
@@ -163,6 +164,7 @@ model:
 train:
   epochs: {epochs}
   global_batch: {global_batch}    # samples of a step, whatever the number of workers
+  micro_batches: {micro_batches}    # any number of workers up to this gives the same weights
   label_smoothing: 0.1
   clip_norm: 1.0
 

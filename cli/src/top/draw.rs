@@ -59,17 +59,17 @@ fn title_line(top: &Top, width: u16) -> Line<'static> {
     let connected = top.workers.iter().filter(|worker| worker.connected).count();
     let live = top.listed().filter(|row| !is_ended(&row.run)).count();
     let live_sweeps = top.sweeps.iter().filter(|row| row.sweep.ended_at_ms.is_none()).count();
-    let state = match &top.away {
-        Some(why) => format!("AWAY, what is shown is old: {}", safe(why, 60)),
-        None if !top.is_known => "connecting".to_owned(),
+    let place = safe(&top.coordinator, 40);
+    let text = match &top.away {
+        Some(why) => format!("phalanx top  AWAY, what is shown is old: {}", safe(why, 200)),
+        None if !top.is_known => format!("phalanx top  {place}  connecting"),
         None => format!(
-            "{connected} of {} connected, {} and {} live",
+            "phalanx top  {place}  {connected} of {} connected, {} and {} live",
             count(top.workers.len() as u64, "worker"),
             count(live as u64, "run"),
             count(live_sweeps as u64, "sweep"),
         ),
     };
-    let text = format!("phalanx top  {}  {state}", safe(&top.coordinator, 40));
     let style = if top.away.is_some() { bold().fg(Color::Red) } else { bold() };
     Line::styled(safe(&text, width.into()), style)
 }

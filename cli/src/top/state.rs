@@ -364,11 +364,11 @@ impl Top {
         let run = match self.panel {
             Panel::Workers | Panel::Runs => Some(name),
             Panel::Sweeps => {
-                let best = self.sweep_row(&name).and_then(|row| row.best.as_ref());
+                let best = self.sweep_row(&name).and_then(|row| row.best.clone());
                 if best.is_none() {
                     self.notice = Some(format!("no trial of {name} has a result yet"));
                 }
-                best.map(|(_, run, _)| run.clone())
+                best.map(|(_, run, _)| run)
             }
         };
         let Some(run) = run else { return Action::None };

@@ -89,6 +89,8 @@ fn every_example_does_what_it_says() {
             COORDINATOR => {
                 arguments.extend(["--http", &http]);
                 serving.push(place.start(&arguments));
+                let is_there = || place.run(&["list", "--coordinator", &listen]).status.success();
+                assert!((0..1000).any(|_| is_there()), "the coordinator does not answer");
             }
             WORKER => {
                 let launch = ["launch", "job.yaml", "--coordinator", &listen, "--json"];

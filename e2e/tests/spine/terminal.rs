@@ -15,6 +15,9 @@ use crate::phalanx::{Place, text};
 /// Nothing on a screen takes longer to appear, on busy cores too.
 const LIMIT: Duration = Duration::from_secs(120);
 
+const ROWS: usize = 24;
+const COLUMNS: usize = 80;
+
 /// A command that draws on a terminal of 80 columns and 24 rows.
 pub(crate) struct Screen {
     child: Child,
@@ -31,7 +34,7 @@ impl Screen {
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end");
         let name = ptsname(&master, Vec::new()).expect("the name of its other end");
         let terminal = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other end");
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: ROWS as u16, ws_col: COLUMNS as u16, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&terminal, size).expect("a size");
         let (terminal, keys) = (File::from(terminal), File::from(master));
         let mut command: Command = place.command(arguments);
@@ -58,18 +61,17 @@ impl Screen {
         self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
     }
 
-    /// Waits until all of `words` were drawn since the last call.
+    /// Waits until all of `words` are on the screen.
     pub(crate) fn wait_for(&mut self, words: &[&str]) {
         let until = Instant::now() + LIMIT;
         loop {
-            let shown = visible(&self.seen);
+            let shown = screen(&self.seen);
             if words.iter().all(|word| shown.contains(word)) {
-                self.seen.clear();
                 return;
             }
             match self.drawn.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.seen.extend(bytes),
-                Err(why) => panic!("never saw all of {words:?} ({why}):\n{shown}"),
+                Err(why) => panic!("not all of {words:?} are there ({why}):\n{shown}"),
             }
         }
     }
@@ -96,18 +98,29 @@ impl Drop for Screen {
     }
 }
 
-/// What was drawn, without the sequences that move the cursor and colour.
-fn visible(bytes: &[u8]) -> String {
-    let mut shown = String::new();
-    let whole = text(bytes);
-    let mut characters = whole.chars();
+/// The screen after everything that was drawn: only what `top` uses is understood.
+fn screen(bytes: &[u8]) -> String {
+    let mut rows = vec![vec![' '; COLUMNS]; ROWS];
+    let (mut row, mut column) = (0, 0);
+    let drawn = text(bytes);
+    let mut characters = drawn.chars();
     while let Some(c) = characters.next() {
-        if c == '\u{1b}' {
-            // `ESC [ parameters letter` is all that is used.
-            characters.find(|c| c.is_ascii_alphabetic());
-        } else {
-            shown.push(c);
+        if c != '\u{1b}' {
+            if let Some(cell) = rows.get_mut(row).and_then(|row| row.get_mut(column)) {
+                *cell = c;
+            }
+            column += 1;
+            continue;
+        }
+        // `ESC [ parameters letter`
+        let sequence: Vec<char> = characters.by_ref().take_while(|c| !c.is_ascii_alphabetic()).collect();
+        let parameters: String = sequence.into_iter().filter(|c| c.is_ascii_digit() || *c == ';').collect();
+        if let Some((to_row, to_column)) = parameters.split_once(';')
+            && let (Ok(to_row), Ok(to_column)) = (to_row.parse::<usize>(), to_column.parse::<usize>())
+            && drawn[..drawn.len() - characters.as_str().len()].ends_with('H')
+        {
+            (row, column) = (to_row.saturating_sub(1), to_column.saturating_sub(1));
         }
     }
-    shown
+    rows.into_iter().map(|row| row.into_iter().collect::<String>() + "\n").collect()
 }

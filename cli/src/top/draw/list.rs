@@ -18,7 +18,10 @@ const MARK: &str = "> ";
 
 pub(super) fn draw(frame: &mut Frame, area: Rect, top: &Top) {
     let height = usize::from(area.height);
-    let rows = |lines: usize, most: usize| Constraint::Length((lines.max(1) + PANEL_ROWS).min(most) as u16);
+    // One line at least, and no more than leaves the runs their room.
+    let rows = |lines: usize, most: usize| {
+        Constraint::Length((lines + PANEL_ROWS).clamp(PANEL_ROWS + 1, most.max(PANEL_ROWS + 1)) as u16)
+    };
     let [workers, runs, sweeps] = Layout::vertical([
         rows(top.workers.len(), height / 4),
         Constraint::Fill(1),
