@@ -31,9 +31,9 @@ pub(crate) struct WaitArgs {
     /// The run or sweep
     #[arg(value_name = "RUN|SWEEP")]
     pub(crate) name: RunName,
-    /// What to wait for: `completed`, `ended` however it ends, or `step N`
-    #[arg(long = "for", value_name = "WHAT", num_args = 1..=2, default_value = "completed")]
-    pub(crate) until: Vec<String>,
+    /// What to wait for: `completed`, `ended` however it ends, or `step=N`
+    #[arg(long = "for", value_name = "WHAT", value_parser = read_until, default_value = "completed")]
+    pub(crate) until: Until,
     /// Give up after so long, such as 90s, 10m or 2h
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Option<Duration>,
@@ -48,7 +48,7 @@ Exit codes:
   75  it was stopped before, or the time is over
 
 Example:
-  phalanx wait digits --for step 10 --timeout 10m";
+  phalanx wait digits --for step=10 --timeout 10m";
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,16 +61,13 @@ pub(crate) enum Until {
     Step(u64),
 }
 
-impl WaitArgs {
-    /// What the words after `--for` mean.
-    pub(crate) fn until(&self) -> Result<Until, String> {
-        let words: Vec<&str> = self.until.iter().flat_map(|word| word.split([' ', '='])).collect();
-        match words[..] {
-            ["completed"] => Ok(Until::Completed),
-            ["ended"] => Ok(Until::Ended),
-            ["step", number] => number.parse().map(Until::Step).map_err(|e| format!("--for step {number:?}: {e}")),
-            _ => Err(format!("--for {:?} is not `completed`, `ended` or `step N`", words.join(" "))),
-        }
+/// What the word after `--for` means.
+fn read_until(word: &str) -> Result<Until, String> {
+    match (word, word.strip_prefix("step=")) {
+        ("completed", _) => Ok(Until::Completed),
+        ("ended", _) => Ok(Until::Ended),
+        (_, Some(number)) => number.parse().map(Until::Step).map_err(|e| format!("{number:?} is no step: {e}")),
+        _ => Err("it is `completed`, `ended` or `step=N`".to_owned()),
     }
 }
 
@@ -82,19 +79,21 @@ mod tests {
     use crate::args::{Cli, Verb};
 
     #[test]
-    fn what_is_waited_for_is_one_or_two_words() {
+    fn what_is_waited_for_is_one_word() {
         for (line, expected) in [
             ("wait digits", Some(Until::Completed)),
             ("wait digits --for ended --timeout 10m", Some(Until::Ended)),
-            ("wait digits --for step 7", Some(Until::Step(7))),
+            ("wait digits --for step=7", Some(Until::Step(7))),
             ("wait --for step=7 digits", Some(Until::Step(7))),
-            ("wait digits --for step many", None),
+            ("wait digits --for step=many", None),
             ("wait digits --for step", None),
-            ("wait digits --for completed 7", None),
         ] {
-            let parsed = Cli::try_parse_from(["phalanx"].into_iter().chain(line.split(' '))).unwrap();
-            let Verb::Wait(args) = parsed.verb else { panic!("{line} is another verb") };
-            assert_eq!(args.until().ok(), expected, "{line}");
+            let parsed = Cli::try_parse_from(["phalanx"].into_iter().chain(line.split(' ')));
+            let found = parsed.ok().map(|parsed| match parsed.verb {
+                Verb::Wait(args) => args.until,
+                _ => panic!("{line} is another verb"),
+            });
+            assert_eq!(found, expected, "{line}");
         }
     }
 }

@@ -164,7 +164,7 @@ mod tests {
             "phalanx resume digits --workers 3",
             "phalanx stop digits",
             "phalanx watch digits --json",
-            "phalanx wait digits --for step 100 --timeout 10m",
+            "phalanx wait digits --for step=100 --timeout 10m",
             "phalanx top",
             "phalanx doctor --json",
             "phalanx init",

@@ -16,7 +16,7 @@ use crate::output::{escape, note, run_state_name};
 use crate::session::Session;
 
 pub(crate) async fn run(args: WaitArgs) -> Result<Exit, Failure> {
-    let until = args.until().map_err(|e| Failure::config(anyhow::Error::msg(e)))?;
+    let until = args.until;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let mut session = Session::to_read(&args.place).await?;
     let waited = tokio::select! {

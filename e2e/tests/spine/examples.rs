@@ -17,7 +17,7 @@ const ORDER: [&str; 28] = [
     "phalanx verify job.yaml --steps 40",
     "phalanx launch job.yaml --name digits",
     "phalanx watch digits --json",
-    "phalanx wait digits --for step 10 --timeout 10m",
+    "phalanx wait digits --for step=10 --timeout 10m",
     "phalanx status digits",
     "phalanx list",
     "phalanx logs digits",

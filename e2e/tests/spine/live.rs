@@ -56,8 +56,8 @@ fn watching_ends_with_the_run_and_leaving_does_not_stop_it() {
     watch.wait_for_step(25);
     signal("INT", watch.pid());
     assert_eq!(watch.output().status.code(), Some(75), "it left before the end");
-    assert_eq!(place.run(&["wait", "digits-vit", "--for", "step", "60"]).status.code(), Some(0));
-    let late = place.run(&["wait", "digits-vit", "--for", "step", "1000000", "--timeout", "200ms"]);
+    assert_eq!(place.run(&["wait", "digits-vit", "--for", "step=60"]).status.code(), Some(0));
+    let late = place.run(&["wait", "digits-vit", "--for", "step=1000000", "--timeout", "200ms"]);
     assert_eq!(
         (late.status.code(), text(&late.stderr)),
         (Some(75), "digits-vit is not there after 200ms\n".to_owned())
@@ -75,7 +75,7 @@ fn watching_ends_with_the_run_and_leaving_does_not_stop_it() {
     for (arguments, code) in [
         (&["wait", "digits-vit"][..], 75),
         (&["wait", "digits-vit", "--for", "ended"], 0),
-        (&["wait", "digits-vit", "--for", "step", "20"], 0),
+        (&["wait", "digits-vit", "--for", "step=20"], 0),
         (&["wait", "digits-vit", "--for", "steps"], 2),
         (&["wait", "nobody"], 2),
         (&["watch", "digits-vit"], 75),

@@ -23,7 +23,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, top: &Top) {
         Constraint::Length((lines + PANEL_ROWS).clamp(PANEL_ROWS + 1, most.max(PANEL_ROWS + 1)) as u16)
     };
     let [workers, runs, sweeps] = Layout::vertical([
-        rows(top.workers.len(), height / 4),
+        rows(top.workers.len(), height / 3),
         Constraint::Fill(1),
         rows(top.sweeps.len(), height / 3),
     ])
@@ -102,13 +102,13 @@ fn draw_sweeps(frame: &mut Frame, area: Rect, top: &Top) {
     let rows = top.sweeps.iter().map(|row| {
         let SweepRow { sweep, counts, best } = row;
         let best = best.as_ref().map_or_else(|| "-".to_owned(), |(number, _, values)| format!("{number}: {values}"));
-        let cells = [safe_name(&sweep.name, usize::from(area.width) / 5)];
+        let cells = [safe_name(&sweep.name, usize::from(area.width) / 6)];
         let state = Cell::new(run_state_name(sweep.state())).style(state_style(sweep.state()));
         let counts = counts.map(|number| Cell::new(number.to_string()));
         Row::new(cells.map(Cell::new).into_iter().chain([state]).chain(counts).chain([Cell::new(safe(&best, 80))]))
     });
     let widths = [
-        Constraint::Length(area.width / 5),
+        Constraint::Length(area.width / 6),
         Constraint::Length(9),
         Constraint::Length(5),
         Constraint::Length(6),
