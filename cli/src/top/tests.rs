@@ -181,7 +181,8 @@ fn a_run_that_goes_back_takes_its_curve_along() {
 #[test]
 fn nothing_from_outside_drives_the_terminal() {
     let mut top = Top::new(&hostile());
-    let mut bad = run(&hostile(), RunState::Running, u64::MAX);
+    let mut bad = run(&hostile(), RunState::Running, 50);
+    bad.step = u64::MAX;
     bad.reason = hostile();
     bad.ended_at_ms = Some(u64::MAX);
     bad.members = vec![u64::MAX; 3];
