@@ -1,4 +1,4 @@
-//! `phalanx init`: a job file from a few answers. [`data`] looks at what is there, [`file`] writes it down.
+//! `phalanx init`: a job file from a few answers. [`data`] looks at what is there, [`mod@file`] writes it down.
 
 mod data;
 mod file;

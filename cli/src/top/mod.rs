@@ -1,6 +1,6 @@
 //! `phalanx top`: the cluster, its runs and sweeps, live.
 //!
-//! [`state`] is what is known and what keys do to it, [`draw`] a pure function of it, [`feed`] tells it what the
+//! [`state`] is what is known and what keys do to it, [`mod@draw`] a pure function of it, [`feed`] tells it what the
 //! coordinator says. The command itself (`commands/top.rs`) joins the three.
 
 mod curve;
