@@ -70,7 +70,7 @@ describe("views", () => {
       for (const title of ["Loss", "Accuracy", "Learning rate", "Gradient norm", "Samples per second", "Step time", "Share of time outside the model"]) {
         await page.locator(".plot-title", { hasText: title }).first().waitFor();
       }
-      await until("the loss has a value", async () => /^[\d.]+$/.test(await page.locator(".plot").first().locator(".legend-item b").first().innerText()));
+      await until("the loss has a value", async () => /^[\d.]+(e-\d+)?$/.test(await page.locator(".plot").first().locator(".legend-item b").first().innerText()));
       const inked = await page.locator(".plot canvas").first().evaluate((canvas) => {
         const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
         return data.some((value, i) => i % 4 === 3 && value > 200);
