@@ -3,7 +3,7 @@
 
     cargo build --release && python3 bench/curves.py
 
-576 Vision Transformers on the digits, 27 epochs each, evaluated on the held-out fifth after every epoch: about a quarter of
+576 Vision Transformers on the digits, 27 epochs each at a constant rate, evaluated on the held-out fifth after every epoch: about a quarter of
 an hour on two free cores. The result, bench/curves/digits-vit.parquet, is kept with the sources, so that this need not be
 repeated. One row for each trial: its configuration, its steps, and as lists the steps of its evaluations, their losses and
 accuracies. The metadata of the file says where it comes from. `--state-dir` goes on with a sweep that was interrupted.
