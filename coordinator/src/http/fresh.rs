@@ -11,7 +11,8 @@ use tokio::time::Instant;
 const ENTRIES_MAX: usize = 32;
 
 /// Things that take long to make and are asked for often: made once for all who ask at the same time, and again only
-/// when what they are made from has changed and they have some age.
+/// when what they are made from has changed and they have some age. Requests are answered on many threads and share what
+/// was made, hence the lock; it is held to find an entry, never while something is made.
 #[derive(Debug)]
 pub(super) struct Fresh<T> {
     age_max: Duration,

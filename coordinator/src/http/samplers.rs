@@ -12,7 +12,8 @@ const CHARTS_MAX: usize = 16;
 type Key = (RunName, Step, usize);
 
 /// Charts that somebody has looked at, to be gone on with: a run of a million steps is read once, and then only what is
-/// new of it.
+/// new of it. Requests are answered on many threads and share the charts, hence the lock; a chart is taken out to be gone on
+/// with and put back, so it is held for a move of memory only.
 #[derive(Debug, Default)]
 pub(super) struct Samplers(Mutex<BTreeMap<Key, Kept>>);
 

@@ -399,12 +399,14 @@ impl<'a> Value<'a> {
         {
             return Some(value);
         }
-        let hint = self.is_number_in_quotes().then(|| "leave the quotes out".to_owned());
+        let hint = self.hint_of_quotes();
         self.problem(format!("must be a whole number from {} to {}", allowed.start(), allowed.end()), hint)
     }
 
-    fn is_number_in_quotes(&self) -> bool {
-        matches!(&self.node.kind, Kind::Text(text) if text.parse::<f64>().is_ok_and(f64::is_finite))
+    /// A way out for a number that stands in quotes.
+    fn hint_of_quotes(&self) -> Option<String> {
+        let is_quoted = matches!(&self.node.kind, Kind::Text(text) if text.parse::<f64>().is_ok_and(f64::is_finite));
+        is_quoted.then(|| "leave the quotes out".to_owned())
     }
 
     /// A whole number with a sign.
@@ -445,10 +447,7 @@ impl<'a> Value<'a> {
         let value = match self.node.kind {
             Kind::Integer(value) => value as f64,
             Kind::Number(value) => value,
-            _ => {
-                let hint = self.is_number_in_quotes().then(|| "leave the quotes out".to_owned());
-                return self.problem(format!("must be a number{}", allowed.condition), hint);
-            }
+            _ => return self.problem(format!("must be a number{}", allowed.condition), self.hint_of_quotes()),
         };
         if !value.is_finite() {
             return self.problem(format!("must be a finite number{}", allowed.condition), None);

@@ -106,19 +106,7 @@ function Runs({ runs, now, after }: { runs: RunSummary[]; now: number; after: ()
         <tbody>
           {runs.map((run) => (
             <tr key={run.name}>
-              <th scope="row">
-                <a href={runPath(run.name)}>
-                  <Name>{run.name}</Name>
-                </a>
-              </th>
-              <td>
-                <State state={run.state} />
-                {run.reason !== "" && (
-                  <div class="reason">
-                    <Said>{run.reason}</Said>
-                  </div>
-                )}
-              </td>
+              <NameAndState of={run} href={runPath(run.name)} />
               <td class="wide-cell">
                 <Progress value={run.step} of={run.total_steps} label={`Steps of ${run.name}`} />
                 <small>
@@ -146,6 +134,27 @@ function Runs({ runs, now, after }: { runs: RunSummary[]; now: number; after: ()
   );
 }
 
+/** The first cells of a row: what it is of, where that stands and why. */
+function NameAndState({ of, href }: { of: RunSummary | SweepSummary; href: string }) {
+  return (
+    <>
+      <th scope="row">
+        <a href={href}>
+          <Name>{of.name}</Name>
+        </a>
+      </th>
+      <td>
+        <State state={of.state} />
+        {of.reason !== "" && (
+          <div class="reason">
+            <Said>{of.reason}</Said>
+          </div>
+        )}
+      </td>
+    </>
+  );
+}
+
 function Sweeps({ sweeps, now, after }: { sweeps: SweepSummary[]; now: number; after: () => void }) {
   return (
     <TableFrame label="Sweeps">
@@ -164,19 +173,7 @@ function Sweeps({ sweeps, now, after }: { sweeps: SweepSummary[]; now: number; a
         <tbody>
           {sweeps.map((sweep) => (
             <tr key={sweep.name}>
-              <th scope="row">
-                <a href={sweepPath(sweep.name)}>
-                  <Name>{sweep.name}</Name>
-                </a>
-              </th>
-              <td>
-                <State state={sweep.state} />
-                {sweep.reason !== "" && (
-                  <div class="reason">
-                    <Said>{sweep.reason}</Said>
-                  </div>
-                )}
-              </td>
+              <NameAndState of={sweep} href={sweepPath(sweep.name)} />
               <td class="wide-cell">
                 <TrialCounts counts={sweep.trials} />
               </td>
