@@ -317,6 +317,28 @@ fn a_coordinator_is_found_by_its_state_directory() {
 }
 
 #[test]
+fn a_coordinator_lives_on_when_nobody_reads_what_it_prints() {
+    let dir = folder();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = phalanx(dir.path(), "coordinator --listen 127.0.0.1:0 --http 127.0.0.1:0 --state-dir state");
+    let process = command.stdout(writer).stderr(Stdio::null()).spawn().unwrap();
+    let mut service = Service { process, url: String::new() };
+    let is_found = || {
+        let found = run(dir.path(), "doctor --json --state-dir state");
+        let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+        found["checks"].as_array().unwrap().iter().any(|found| found["check"] == "clock")
+    };
+    // Its line is printed right after it can be found: so it must be found twice, some time apart.
+    while !is_found() {
+        assert_eq!(service.process.try_wait().unwrap(), None, "the coordinator ended");
+    }
+    for _ in 0..5 {
+        assert!(is_found(), "the coordinator ended");
+    }
+}
+
+#[test]
 fn reading_works_without_a_running_coordinator() {
     let dir = folder();
     drop(Service::start(dir.path()));

@@ -39,7 +39,8 @@ pub(crate) async fn run(args: CoordinatorServiceArgs) -> Result<Exit, Failure> {
     // Who reads the line may count on the coordinator and on its place in the state directory.
     let announced = async {
         reach(&url).await?;
-        print(&ready)?;
+        // A service does not end because nobody reads any more, as after `| head -1`.
+        let _ = print(&ready);
         std::future::pending().await
     };
     tokio::select! {
