@@ -7,6 +7,7 @@
 //! Replay: whatever is not journalled ([`Event::Alive`], [`Event::Advanced`]) changes no decision that later facts build
 //! on, so the journal alone leads to the same state; what hangs on it is reset by [`Event::Restarted`].
 
+mod digest;
 mod event;
 mod lineage;
 mod liveness;
@@ -222,6 +223,7 @@ impl Engine {
                 self.on_part_failed(now, &trial, generation, step, cause, effects);
             }
             Event::Committed { trial, generation, step, manifest, blake3, weights_sha256 } => {
+                let (blake3, weights_sha256) = (blake3.into(), weights_sha256.into());
                 let checkpoint = trial::Checkpoint { generation, step, at: now, manifest, blake3, weights_sha256 };
                 self.on_committed(now, &trial, checkpoint, effects);
             }

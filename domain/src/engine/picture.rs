@@ -65,8 +65,8 @@ impl Engine {
             step: checkpoint.step,
             at: checkpoint.at,
             manifest: checkpoint.manifest.clone(),
-            blake3: checkpoint.blake3.clone(),
-            weights_sha256: checkpoint.weights_sha256.clone(),
+            blake3: checkpoint.blake3.to_string(),
+            weights_sha256: checkpoint.weights_sha256.to_string(),
             best: best == Some(checkpoint.step),
             result: result == Some(checkpoint.step),
         });

@@ -300,11 +300,11 @@ impl Engine {
         let trial = &self.trials[id];
         let start = match (trial.newest_checkpoint(), &trial.parent) {
             (Some(Checkpoint { step, manifest, blake3, .. }), _) => {
-                StartFrom::Checkpoint { step: *step, manifest: manifest.clone(), blake3: blake3.clone() }
+                StartFrom::Checkpoint { step: *step, manifest: manifest.clone(), blake3: blake3.to_string() }
             }
             (None, Some(parent)) => {
                 let Checkpoint { step, manifest, blake3, .. } = &parent.checkpoint;
-                StartFrom::Copy { step: *step, manifest: manifest.clone(), blake3: blake3.clone() }
+                StartFrom::Copy { step: *step, manifest: manifest.clone(), blake3: blake3.to_string() }
             }
             (None, None) => StartFrom::Scratch,
         };

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::digest::Digest;
 use super::lineage::Lineage;
 use super::reason::{EndReason, StopCause, WaitReason};
 use crate::batch::Length;
@@ -119,8 +120,8 @@ pub(super) struct Checkpoint {
     pub(super) step: Step,
     pub(super) at: Time,
     pub(super) manifest: String,
-    pub(super) blake3: String,
-    pub(super) weights_sha256: String,
+    pub(super) blake3: Digest,
+    pub(super) weights_sha256: Digest,
 }
 
 /// The parts of a checkpoint that are written, by rank.
@@ -256,10 +257,8 @@ impl Trial {
         self.proven.clear();
         self.measurements.shrink_to_fit();
         self.checkpoints.shrink_to_fit();
-        for Checkpoint { generation: _, step: _, manifest, blake3, weights_sha256, at: _ } in &mut self.checkpoints {
-            for text in [manifest, blake3, weights_sha256] {
-                text.shrink_to_fit();
-            }
+        for checkpoint in &mut self.checkpoints {
+            checkpoint.manifest.shrink_to_fit();
         }
         self.deleted.shrink_to_fit();
         if self.saves.is_empty() {

@@ -36,7 +36,7 @@ pub(crate) fn columns() -> usize {
 const AHEAD: usize = 4;
 
 /// Values in a line of the cache.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// Most elements of a tile in registers.
 const TILE_MAX: usize = 14 * 32;
@@ -223,11 +223,12 @@ unsafe fn kernel<S: Simd, const R: usize, const V: usize>(
         if left.pairs {
             // Only asked for where the instruction is, and there tiles have its size. Sums whose address is known to others would
             // not stay in registers below.
-            let mut tile = [0.0f32; TILE_MAX];
-            bf16::add_products(&mut tile[..R * V * lanes], left.start.as_ptr(), b, terms.div_ceil(2));
+            let mut tile = MaybeUninit::<[f32; TILE_MAX]>::uninit();
+            let tile: *mut f32 = tile.as_mut_ptr().cast();
+            bf16::products(tile, left.start.as_ptr(), b, terms.div_ceil(2), next);
             for (row, sums) in sums.iter_mut().enumerate() {
                 for (vector, sum) in sums.iter_mut().enumerate() {
-                    *sum = tile.as_ptr().add((row * V + vector) * lanes).cast::<S::f32s>().read_unaligned();
+                    *sum = tile.add((row * V + vector) * lanes).cast::<S::f32s>().read_unaligned();
                 }
             }
         } else if left.term == 1 {
@@ -309,7 +310,7 @@ fn prefetch(place: *const f32) {
 
 /// Asks for the cache line of `place` in the second cache.
 #[inline(always)]
-fn fetch(place: *const f32) {
+pub(super) fn fetch(place: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as in `prefetch`.
     unsafe {

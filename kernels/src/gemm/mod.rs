@@ -329,11 +329,15 @@ fn tile(rows: usize, columns: usize) -> (usize, usize) {
     let (mut tall, mut wide) = (even(rows, ROWS, unit_rows), even(columns, TILE_COLUMNS, unit_columns));
     let threads = threads::count();
     if threads > 1 {
-        while rows.div_ceil(tall) * columns.div_ceil(wide) < TASKS * threads {
+        loop {
+            let tasks = rows.div_ceil(tall) * columns.div_ceil(wide);
+            let is_few = tasks < TASKS * threads;
+            // A task that is left over keeps one thread busy while the others wait: the smaller it is, the better.
+            let is_uneven = !tasks.is_multiple_of(threads) && tasks < 2 * TASKS * threads;
             // Half of a tile packs as much of the left operand as all of it: prefer to cut rows.
-            if tall > 8 * unit_rows {
+            if tall > 8 * unit_rows && (is_few || is_uneven) {
                 tall = (tall / 2).next_multiple_of(unit_rows);
-            } else if wide > 4 * unit_columns {
+            } else if wide > 4 * unit_columns && is_few {
                 wide = (wide / 2).next_multiple_of(unit_columns);
             } else {
                 break;

@@ -2,8 +2,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::bf16;
 use super::matrix::Matrix;
+use super::{BLOCK, bf16};
 
 /// What happens to the values on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,24 @@ impl Pack<'_> {
             // Panels follow each other, and each may write a little into the next one before that is written.
             let panel_out = &mut out[begin..begin + R * columns + spill];
             let values = &from.values[start..];
+            if rounding == Rounding::PairsOfBf16 && here == R && from.row_stride == 1 {
+                pair_columns::<R>(values, from.column_stride, columns, panel_out);
+                continue;
+            }
+            if rounding == Rounding::PairsOfBf16
+                && here == R
+                && from.column_stride == 1
+                && S::F32_LANES >= 8
+                && columns <= BLOCK
+            {
+                // Terms that share a place stand next to each other: half as many places are left to be turned.
+                let mut places = [[0.0; BLOCK / 2]; R];
+                for (row, places) in places.iter_mut().enumerate() {
+                    bf16::pair_neighbours(&values[row * from.row_stride..][..columns], places);
+                }
+                transpose::<R>(places.as_flattened(), BLOCK / 2, columns.div_ceil(2), panel_out);
+                continue;
+            }
             if here < R {
                 edge::<R>(values, from, here, columns, panel_out);
             } else if from.row_stride == 1 {
@@ -81,9 +99,29 @@ impl Pack<'_> {
             match rounding {
                 Rounding::None => {}
                 Rounding::Bf16 => packed.iter_mut().for_each(|value| *value = bf16::rounded(*value)),
-                Rounding::PairsOfBf16 => bf16::pair_terms(packed, R),
+                Rounding::PairsOfBf16 => bf16::pair_terms::<R>(packed),
             }
         }
+    }
+}
+
+/// `R` rows whose values of a column stand next to each other, two terms in a place.
+#[inline(always)]
+fn pair_columns<const R: usize>(values: &[f32], stride: usize, columns: usize, out: &mut [f32]) {
+    let mut pair = 0;
+    // Whole vectors, which spill into what is written next, as long as there is room for that on both sides.
+    while 2 * pair + 1 < columns {
+        let Some(second) = values[(2 * pair + 1) * stride..].first_chunk::<16>().filter(|_| R < 16) else { break };
+        let Some(out) = out[pair * R..].first_chunk_mut::<16>() else { break };
+        let first: &[f32; 16] = values[2 * pair * stride..].first_chunk().expect("as many as in a later column");
+        *out = bf16::paired_each(first, second);
+        pair += 1;
+    }
+    for pair in pair..columns.div_ceil(2) {
+        let column = |k: usize| values[k * stride..].first_chunk::<R>().expect("a column of the panel");
+        let second = if 2 * pair + 1 < columns { column(2 * pair + 1) } else { &[0.0; R] };
+        let out = out[pair * R..].first_chunk_mut::<R>().expect("a place for each row");
+        *out = bf16::paired_each(column(2 * pair), second);
     }
 }
 
@@ -103,26 +141,31 @@ fn transpose<const R: usize>(values: &[f32], stride: usize, columns: usize, out:
     assert!((R - 1) * stride + columns <= values.len(), "all rows lie inside of the values");
     let whole = columns / 8 * 8;
     for k in (0..whole).step_by(8) {
-        for first in (0..R).step_by(8) {
-            let rows = std::array::from_fn(|i| {
-                // A row that does not exist is read from one that does: what it gives is overwritten.
-                let row = (first + i).min(R - 1);
-                let group: &[f32; 8] = values[row * stride + k..][..8].try_into().expect("eight values");
-                *group
-            });
-            for (i, group) in transpose_8x8(rows).into_iter().enumerate() {
-                let at = (k + i) * R + first;
+        for first in (0..R).step_by(16) {
+            let turned = |first: usize| {
+                transpose_8x8(std::array::from_fn(|i| {
+                    // A row that does not exist is read from one that does: what it gives is overwritten.
+                    let row = (first + i).min(R - 1);
+                    let group: &[f32; 8] = values[row * stride + k..][..8].try_into().expect("eight values");
+                    *group
+                }))
+            };
+            // The last group of a column may spill into the first one of the next column, which is written after it.
+            let mut write = |i: usize, row: usize, group: &[f32; 8]| {
+                let at = (k + i) * R + row;
                 if at + 8 <= out.len() {
-                    out[at..at + 8].copy_from_slice(&group);
+                    out[at..at + 8].copy_from_slice(group);
                 }
-            }
-        }
-        // With two groups of rows the second one of a column spills into the first one of the next: write that again.
-        if R > 8 && !R.is_multiple_of(8) {
-            for i in 1..8 {
-                for row in 0..8 {
-                    out[(k + i) * R + row] = values[row * stride + k + i];
+            };
+            let upper = turned(first);
+            if first + 8 < R {
+                let lower = turned(first + 8);
+                for (i, (upper, lower)) in upper.iter().zip(&lower).enumerate() {
+                    write(i, first, upper);
+                    write(i, first + 8, lower);
                 }
+            } else {
+                upper.iter().enumerate().for_each(|(i, upper)| write(i, first, upper));
             }
         }
     }
