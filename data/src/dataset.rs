@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use domain::batch::Permutation;
 use domain::random::{Purpose, Stream};
-use domain::spec::{DataSpec, Holdout, ModelSpec};
+use domain::spec::{DataSource, DataSpec, Holdout, ModelSpec};
 
 use crate::error::{DataError, ImageShape, Misfit, Misfits};
 use crate::images::Images;
+use crate::library::Library;
 use crate::split::{Selection, Split};
 
 /// A data set in memory.
@@ -21,8 +22,17 @@ pub struct Dataset {
 impl Dataset {
     /// Reads what `spec` names. `seed` chooses the held-out samples where a share of the source is held out.
     pub fn open(spec: &DataSpec, seed: u64) -> Result<Self, DataError> {
+        Library::default().open(spec, seed).map(|(dataset, _)| dataset)
+    }
+
+    /// Opens what `spec` names with the images that `read` gives for a source and a number of channels.
+    pub(crate) fn open_with(
+        spec: &DataSpec,
+        seed: u64,
+        mut read: impl FnMut(&DataSource, u32) -> Result<Arc<Images>, DataError>,
+    ) -> Result<Self, DataError> {
         let channels = spec.mean.len() as u32;
-        let images = Arc::new(Images::read(&spec.source, channels)?);
+        let images = read(&spec.source, channels)?;
         check_pixels(&images, spec)?;
         let (train, holdout) = match &spec.holdout {
             Holdout::Fraction(fraction) => {
@@ -30,7 +40,7 @@ impl Dataset {
                 ((images.clone(), train), (images, holdout))
             }
             Holdout::Source(source) => {
-                let held_out = Arc::new(Images::read(source, channels)?);
+                let held_out = read(source, channels)?;
                 check_pixels(&held_out, spec)?;
                 check_alike(&images, &held_out)?;
                 ((images, Selection::All), (held_out, Selection::All))

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits};
 
 use crate::error::{DataError, ImageShape};
-use crate::images::{FILES_MAX, IMAGE_SIDE_MAX, Images, check_sizes};
+use crate::images::{FILES_MAX, IMAGE_SIDE_MAX, Images, Pixels, check_sizes};
 
 /// Reads all images of `root`, which must have `channels` channels and the size of the first one.
 pub(crate) fn read(root: &Path, channels: u32) -> Result<Images, DataError> {
@@ -20,15 +20,16 @@ pub(crate) fn read(root: &Path, channels: u32) -> Result<Images, DataError> {
     let expected = Expected { first, shape: decode(first, channels)?.0 };
     check_sizes(root, files.len() as u64, expected.shape)?;
 
-    let pixels = decode_all(&files, expected)?;
+    let pixels = Pixels::Own(decode_all(&files, expected)?);
     let labels = files.iter().map(|(_, class)| *class).collect();
     Ok(Images { path: root.to_owned(), shape: expected.shape, pixels, labels, class_names })
 }
 
 /// The names of the classes, and every file with its class.
-type Listing = (Vec<String>, Vec<(PathBuf, u32)>);
+pub(crate) type Listing = (Vec<String>, Vec<(PathBuf, u32)>);
 
-fn list(root: &Path) -> Result<Listing, DataError> {
+/// What there is to read.
+pub(crate) fn list(root: &Path) -> Result<Listing, DataError> {
     let mut class_names = Vec::new();
     let mut files = Vec::new();
     for class_folder in sorted_entries(root)? {

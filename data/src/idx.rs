@@ -9,7 +9,7 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 
 use crate::error::{DataError, ImageShape};
-use crate::images::{Images, PIXEL_BYTES_MAX, check_sizes};
+use crate::images::{Images, PIXEL_BYTES_MAX, Pixels, check_sizes};
 
 /// Reads a pair of files.
 pub(crate) fn read(images_path: &Path, labels_path: &Path) -> Result<Images, DataError> {
@@ -30,7 +30,7 @@ pub(crate) fn read(images_path: &Path, labels_path: &Path) -> Result<Images, Dat
     }
 
     let labels = labels.elements(label_count)?.into_iter().map(u32::from).collect();
-    let pixels = images.elements(count * shape.values())?;
+    let pixels = Pixels::Own(images.elements(count * shape.values())?);
     Ok(Images { path: images_path.to_owned(), shape, pixels, labels, class_names: Vec::new() })
 }
 

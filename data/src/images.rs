@@ -1,8 +1,10 @@
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use domain::spec::DataSource;
 
 use crate::error::{DataError, ImageShape};
+use crate::shared::SharedPixels;
 use crate::{folder, idx};
 
 /// The most bytes of pixels a data set may hold. They stay in memory; 4 GiB are 28,000 colour images of 224x224, and a
@@ -21,10 +23,30 @@ pub(crate) struct Images {
     /// The file or folder, for messages.
     pub(crate) path: PathBuf,
     pub(crate) shape: ImageShape,
-    pub(crate) pixels: Vec<u8>,
+    pub(crate) pixels: Pixels,
     pub(crate) labels: Vec<u32>,
     /// One name for each class of an image folder; empty for formats without names.
     pub(crate) class_names: Vec<String>,
+}
+
+/// Bytes of images.
+#[derive(Debug)]
+pub(crate) enum Pixels {
+    /// Of this process.
+    Own(Vec<u8>),
+    /// In memory that other processes see, too.
+    Shared(SharedPixels),
+}
+
+impl Deref for Pixels {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(pixels) => pixels,
+            Self::Shared(pixels) => pixels.bytes(),
+        }
+    }
 }
 
 impl Images {

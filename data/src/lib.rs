@@ -1,6 +1,6 @@
 //! Labelled images: reading them, choosing the held-out ones, and making normalised batches ahead of the training loop.
 //!
-//! Start at [`Dataset::open`]. A [`Split`] turns sample numbers into a [`Batch`]; a [`Prefetcher`] does so on a thread of
+//! Start at [`Library::open`], which shares decoded images among the processes of a host. A [`Split`] turns sample numbers into a [`Batch`]; a [`Prefetcher`] does so on a thread of
 //! its own for the steps to come. Which samples a step reads is decided in `domain::batch`; nothing here depends on the
 //! order of calls, so any worker makes the same batch from the same numbers.
 //!
@@ -13,7 +13,9 @@ mod error;
 mod folder;
 mod idx;
 mod images;
+mod library;
 mod prefetch;
+mod shared;
 mod split;
 
 #[cfg(test)]
@@ -22,5 +24,6 @@ mod fixture;
 pub use dataset::Dataset;
 pub use error::{DataError, ImageShape, Misfit, Misfits};
 pub use images::{FILES_MAX, IMAGE_SIDE_MAX, PIXEL_BYTES_MAX};
+pub use library::{Library, Origin};
 pub use prefetch::{MicroBatch, Prefetcher};
 pub use split::{Augmentation, Batch, Split};

@@ -1,6 +1,7 @@
 //! What happens from an assignment to its end.
 
 use collective::{Background, Collective, CollectiveError};
+use data::Library;
 use domain::engine::{Assignment, AttemptOutcome};
 use domain::ids::{Generation, Step, TrialId};
 use proto::convert::{Command, Report};
@@ -59,7 +60,7 @@ impl From<CollectiveError> for Halt {
 
 /// Serves one command after another until the worker ends.
 pub(crate) fn serve(parts: Parts, inbox: Inbox, saver: Saver, runtime: Handle) {
-    let mut device = Device { parts, inbox, saver, runtime, trial: None };
+    let mut device = Device { parts, inbox, saver, runtime, library: Library::default(), trial: None };
     loop {
         match device.inbox.wait() {
             Command::Assign(assignment) => device.attempt(&assignment),
@@ -77,6 +78,7 @@ struct Device {
     inbox: Inbox,
     saver: Saver,
     runtime: Handle,
+    library: Library,
     /// The trial it last worked for, unless that was released.
     trial: Option<Trial>,
 }
@@ -105,7 +107,10 @@ impl Device {
             return Ok(());
         }
         self.forget();
-        let trial = self.trial.insert(Trial::open(assignment).map_err(Halt::failed)?);
+        let (trial, origin) = Trial::open(assignment, &mut self.library).map_err(Halt::failed)?;
+        let trial = self.trial.insert(trial);
+        let text = format!("{} training samples from {origin}", trial.job.plan.samples);
+        self.parts.outbox.log(&assignment.trial, "info", text);
         self.parts.outbox.send(Report::DataOpened {
             trial: trial.job.trial.clone(),
             train_samples: trial.job.plan.samples,
@@ -116,7 +121,7 @@ impl Device {
 
     /// Forms the group and trains in it.
     fn work(&mut self, assignment: &Assignment) -> Result<AttemptOutcome, Halt> {
-        let Self { parts, inbox, saver, runtime, trial } = self;
+        let Self { parts, inbox, saver, runtime, trial, library: _ } = self;
         let trial = trial.as_mut().expect("opened before");
         let outbox = &parts.outbox;
         let mut orders = Orders::enter(inbox, assignment);

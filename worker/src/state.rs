@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use data::{DataError, Dataset, Split};
+use data::{DataError, Dataset, Library, Origin, Split};
 use domain::batch::BatchPlan;
 use domain::engine::{Assignment, Running};
 use domain::ids::{Generation, Step, TrialId};
@@ -38,16 +38,15 @@ pub(crate) struct Job {
 
 impl Trial {
     /// Opens the data of an assignment.
-    pub(crate) fn open(assignment: &Assignment) -> Result<Self, DataError> {
+    pub(crate) fn open(assignment: &Assignment, library: &mut Library) -> Result<(Self, Origin), DataError> {
         let spec = assignment.spec.clone();
-        let Dataset { train, holdout, .. } = Dataset::open(&spec.data, spec.seed).and_then(|dataset| {
-            dataset.check(&spec.model)?;
-            Ok(dataset)
-        })?;
+        let (dataset, origin) = library.open(&spec.data, spec.seed)?;
+        dataset.check(&spec.model)?;
+        let Dataset { train, holdout, .. } = dataset;
         let plan = spec.batch_plan(train.len());
         let identity = Identity::new(&spec, train.len(), holdout.len());
         let job = Job { trial: assignment.trial.clone(), spec, train: Arc::new(train), holdout, plan, identity };
-        Ok(Self { job, generation: assignment.generation, state: None, records: Records::default() })
+        Ok((Self { job, generation: assignment.generation, state: None, records: Records::default() }, origin))
     }
 
     /// How far the state in memory has come.

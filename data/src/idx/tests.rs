@@ -15,7 +15,7 @@ fn plain_and_compressed_files_are_read_alike() {
             let labels_path = folder.write("labels", &pack(&idx(&[4], &labels)));
             let images = read(&images_path, &labels_path).unwrap();
             assert_eq!((images.shape, images.len(), images.classes()), (shape, 4, 256));
-            assert_eq!((images.pixels, images.labels), (pixels.clone(), vec![3, 0, 1, 255]));
+            assert_eq!((&*images.pixels, images.labels), (&*pixels, vec![3, 0, 1, 255]));
         }
     }
     // A gzip file may consist of several members.
@@ -23,7 +23,7 @@ fn plain_and_compressed_files_are_read_alike() {
     let whole = idx(&[2, 1, 2], &[1, 2, 3, 4]);
     let images_path = folder.write("images", &[gzip(&whole[..7]), gzip(&whole[7..])].concat());
     let labels_path = folder.write("labels", &idx(&[2], &[0, 1]));
-    assert_eq!(read(&images_path, &labels_path).unwrap().pixels, [1, 2, 3, 4]);
+    assert_eq!(*read(&images_path, &labels_path).unwrap().pixels, [1, 2, 3, 4]);
 }
 
 #[test]

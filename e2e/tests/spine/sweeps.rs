@@ -85,6 +85,14 @@ fn the_same_trials_and_decisions_on_any_number_of_workers_and_through_a_crash() 
     let status = succeed(&other.run(&["status", "swept"]));
     assert!(status.contains("state:   completed: all 12 trials came to their end"), "{status}");
     assert!(succeed(&other.run(&["logs", "swept"])).contains("trial 0 starts with model.dim = "));
+    // The data were read from their files once for both workers.
+    let logs = |place: &Place, number: u64| succeed(&place.run(&["logs", &format!("swept.{number}")]));
+    let origins: Vec<String> =
+        (0..12).flat_map(|n| logs(&place, n).lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let from =
+        |origin: &str| origins.iter().filter(|line| line.contains(&format!("training samples from {origin}"))).count();
+    assert_eq!((from("their files"), from("the memory of another worker")), (1, 0), "{origins:?}");
+    assert!(from("the trial before") >= 11, "{origins:?}");
     // A trial is a run like any other.
     other.assert_audit_is_clean("swept.0");
     succeed(&other.run(&["sweep", "best", "swept", "--export", "model"]));
