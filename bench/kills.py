@@ -29,17 +29,17 @@ name: swept
 seed: 3
 job:
   data: {{format: idx, images: {json.dumps(str(DIGITS / "images-idx3-ubyte.gz"))}, labels: {json.dumps(str(DIGITS / "labels-idx1-ubyte.gz"))}, pixel_max: 16}}
-  model: {{type: vit, image: [8, 8], channels: 1, patch: 2, dim: 32, depth: 2, heads: 2, classes: 10}}
-  train: {{steps: 81, global_batch: 64}}
-  eval: {{every_steps: 27}}
+  model: {{type: vit, image: [8, 8], channels: 1, patch: 2, dim: 32, depth: 4, heads: 2, classes: 10}}
+  train: {{steps: 243, global_batch: 64}}
+  eval: {{every_steps: 81}}
   checkpoint: {{every_steps: 9}}
 space:
   schedule.lr: {{log_uniform: [1.0e-4, 0.1]}}
-  model.dim: {{integer: {{low: 16, high: 48, step: 8}}}}
+  model.dim: {{integer: {{low: 32, high: 96, step: 16}}}}
 objectives: [{{metric: eval_loss}}]
 searcher: {{type: tpe, startup: 8}}
-scheduler: {{type: asha, min: {{steps: 3}}, max: {{steps: 81}}, eta: 3}}
-trials: 48
+scheduler: {{type: asha, min: {{steps: 9}}, max: {{steps: 243}}, eta: 3}}
+trials: 120
 lock_step: true
 """
 
@@ -98,6 +98,7 @@ def main() -> None:
         alone.finish(alone.start("sweep", "sweep.yaml", "--workers", "1", "--threads", "1"))
         undisturbed_s = time.monotonic() - began
         expected = alone.outcome()
+        print(f"undisturbed: {undisturbed_s:.0f} s", flush=True)
 
         place = Place(program, pathlib.Path(folder) / "killed")
         process = place.start("sweep", "sweep.yaml", "--workers", "2", "--threads", "1")
@@ -105,7 +106,7 @@ def main() -> None:
         while kills < arguments.kills:
             try:
                 # From before the first worker is there to the middle of many trials.
-                process.wait(timeout=chance.uniform(0.05, 2.5))
+                process.wait(timeout=chance.uniform(0.05, 3.0))
                 after_the_end += 1
                 break
             except subprocess.TimeoutExpired:

@@ -84,6 +84,14 @@ pub(crate) async fn train(
 /// One worker for each core, but no more than may train at a time, and enough for one trial.
 pub(crate) fn workers_for(spec: &SweepSpec) -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    workers_on(cores, spec)
+}
+
+/// As many as have something to do: those that no trial asks for are lent, if it may have more.
+fn workers_on(cores: u32, spec: &SweepSpec) -> u32 {
+    if spec.elastic {
+        return cores;
+    }
     let trials = spec.max_concurrent.unwrap_or(u32::MAX);
     let useful = trials.saturating_mul(spec.workers_per_trial);
     cores.min(useful).max(spec.workers_per_trial)
@@ -132,5 +140,7 @@ mod tests {
         assert_eq!(refused, "error: workers (3) must be >= workers_per_trial (1000)");
         spec.elastic = true;
         assert!(check_workers(&spec, 3).is_ok());
+        // One trial at a time, on all that there is.
+        assert_eq!(workers_on(8, &spec), 8);
     }
 }
