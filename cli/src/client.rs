@@ -206,6 +206,12 @@ impl Client {
         Ok(())
     }
 
+    /// Gives a run or sweep another priority.
+    pub(crate) async fn set_priority(&mut self, name: &RunName, priority: i32) -> Result<(), tonic::Status> {
+        self.control.set_priority(v1::SetPriorityRequest { name: name.to_string(), priority }).await?;
+        Ok(())
+    }
+
     /// The steps and evaluations after `after_step`, oldest first.
     pub(crate) async fn records(
         &mut self,

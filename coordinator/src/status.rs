@@ -30,6 +30,7 @@ fn of_refusal(refusal: &Refusal) -> Status {
             Status::already_exists(message)
         }
         Refusal::NoSuchRun { .. } | Refusal::NoEarlierSweep { .. } => Status::not_found(message),
+        Refusal::PriorityOutOfRange { .. } => Status::invalid_argument(message),
         Refusal::NotLive { .. }
         | Refusal::NotResumable { .. }
         | Refusal::PartOfSweep { .. }

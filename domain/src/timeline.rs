@@ -47,6 +47,8 @@ pub enum Kind {
     StopRequested,
     /// A user asked to go on.
     Resumed,
+    /// A user asked for another priority.
+    PriorityChanged,
     /// An attempt came to its end by itself.
     Completed,
     /// An attempt came to rest because it was asked to.
@@ -70,6 +72,7 @@ impl Kind {
             Kind::CheckpointFailed => "checkpoint_failed",
             Kind::StopRequested => "stop_requested",
             Kind::Resumed => "resumed",
+            Kind::PriorityChanged => "priority_changed",
             Kind::Completed => "completed",
             Kind::Stopped => "stopped",
             Kind::Failed => "failed",
@@ -118,6 +121,9 @@ pub fn moment(sequence: u64, at: Time, event: &Event) -> Option<Moment> {
         }
         Event::StopRequested { run } => (Kind::StopRequested, Some(run), None, "stop requested".to_owned()),
         Event::ResumeRequested { run } => (Kind::Resumed, Some(run), None, "resumed".to_owned()),
+        Event::PriorityRequested { run, priority } => {
+            (Kind::PriorityChanged, Some(run), None, format!("priority {priority}"))
+        }
         Event::AttemptEnded { trial, outcome, .. } => {
             let (kind, text) = match outcome {
                 AttemptOutcome::Completed { step } => (Kind::Completed, format!("completed with step {step}")),

@@ -28,6 +28,8 @@ pub struct SweepView {
     pub state: RunState,
     /// Why it stands there, for a person.
     pub reason: String,
+    /// That of its trials.
+    pub priority: i32,
     /// When it was handed in.
     pub submitted_at: Time,
     /// When it ended.
@@ -106,6 +108,8 @@ pub struct RunView {
     pub members: Vec<WorkerId>,
     /// Workers it wants.
     pub workers_wanted: u32,
+    /// Of runs that wait for workers, the one with the highest gets them. Not always that of its job: users change it.
+    pub priority: i32,
     /// Steps completed and durable.
     pub step: Step,
     /// Evaluations so far, oldest first.

@@ -18,8 +18,8 @@ pub(crate) use self::sweep::{
 };
 pub(crate) use self::verbs::{
     AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, CompletionsArgs,
-    CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, ResumeArgs, SchemaArgs,
-    SchemaOf, StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
+    CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, PriorityArgs, ResumeArgs,
+    SchemaArgs, SchemaOf, StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
 };
 
 const EXIT_CODES: &str = "\
@@ -70,6 +70,8 @@ pub(crate) enum Verb {
     Resume(ResumeArgs),
     /// Bring a run to rest after the step in progress, with its state saved
     Stop(StopArgs),
+    /// Change who is next: give a waiting or running run or sweep another priority
+    Priority(PriorityArgs),
     /// Follow a run or sweep to its end, as `launch` does, without being needed by it
     Watch(WatchArgs),
     /// Wait until a run or sweep has completed, ended or come to a step
@@ -163,6 +165,8 @@ mod tests {
             "phalanx plan sweep.yaml --seconds 0.5 --json",
             "phalanx resume digits --workers 3",
             "phalanx stop digits",
+            "phalanx priority digits 10",
+            "phalanx priority digits -1000 --coordinator http://10.0.0.1:7070",
             "phalanx watch digits --json",
             "phalanx wait digits --for step=100 --timeout 10m",
             "phalanx top",
@@ -226,6 +230,9 @@ mod tests {
             ("phalanx init --image 28", ValueValidation),
             ("phalanx init --classes 1", ValueValidation),
             ("phalanx stop", MissingRequiredArgument),
+            ("phalanx priority digits", MissingRequiredArgument),
+            ("phalanx priority digits 1001", ValueValidation),
+            ("phalanx priority digits high", ValueValidation),
             ("phalanx worker", MissingRequiredArgument),
             ("phalanx worker --coordinator http://a:1 --bind nowhere", ValueValidation),
             ("phalanx verify job.yaml --workers 1", ValueValidation),

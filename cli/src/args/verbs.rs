@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use domain::ids::RunName;
-use domain::spec::file::{STEPS_MAX, WORKERS_MAX};
+use domain::spec::file::{PRIORITY_MAX, STEPS_MAX, WORKERS_MAX};
 use worker::ProfiledSteps;
 
 use super::{PlaceArgs, StateDirArgs};
@@ -72,6 +72,19 @@ pub(crate) struct ResumeArgs {
 pub(crate) struct StopArgs {
     /// The run
     pub(crate) run: RunName,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx priority job 10")]
+pub(crate) struct PriorityArgs {
+    /// The run or sweep
+    pub(crate) name: RunName,
+    /// Of those that wait for workers, the one with the highest gets them; nobody who has workers loses them
+    #[arg(value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = value_parser!(i32).range(-i64::from(PRIORITY_MAX)..=i64::from(PRIORITY_MAX)))]
+    pub(crate) priority: i32,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }

@@ -74,6 +74,9 @@ fn run_text(run: &Run) -> String {
     if let Some(ended) = run.ended_at_ms {
         lines.push(format!("ended:       {}", utc(ended)));
     }
+    if run.priority != 0 {
+        lines.push(format!("priority:    {}", run.priority));
+    }
     lines.push(format!("workers:     {} of {} ({})", members.len(), run.workers_wanted, members.join(", ")));
     lines.push(format!("generation:  {}, {} lost to failures", run.generation, run.failures));
     if let Some(eval) = run.evals.last() {
@@ -97,6 +100,7 @@ mod tests {
             name: "digits".to_owned(),
             reason: "too few workers: 1 of 2".to_owned(),
             workers_wanted: 2,
+            priority: -3,
             ..Run::default()
         };
         run.set_state(RunState::Waiting);
@@ -106,6 +110,7 @@ mod tests {
              state:       waiting: too few workers: 1 of 2\n\
              step:        0\n\
              submitted:   1970-01-01T00:00:00Z\n\
+             priority:    -3\n\
              workers:     0 of 2\n\
              generation:  0, 0 lost to failures"
         );

@@ -28,6 +28,7 @@ pub(crate) fn run(run: &Run) -> Value {
         sweep,
         parent,
         parent_step,
+        priority,
     } = run;
     json!({
         "name": name,
@@ -36,6 +37,7 @@ pub(crate) fn run(run: &Run) -> Value {
         "generation": generation,
         "members": members.iter().map(|id| worker_id(*id)).collect::<Vec<_>>(),
         "workers_wanted": workers_wanted,
+        "priority": priority,
         "step": step,
         "total_steps": total_steps,
         "evals": evals.iter().map(eval).collect::<Vec<_>>(),

@@ -82,6 +82,7 @@ fn trial_of_event(event: &Event) -> Option<&TrialId> {
         | Event::Alive { .. }
         | Event::StopRequested { .. }
         | Event::ResumeRequested { .. }
+        | Event::PriorityRequested { .. }
         | Event::DeadlinePassed { .. } => None,
     }
 }

@@ -121,6 +121,16 @@ impl Control for ControlService {
         Ok(Response::new(v1::ResumeRunResponse {}))
     }
 
+    async fn set_priority(
+        &self,
+        request: Request<v1::SetPriorityRequest>,
+    ) -> Result<Response<v1::SetPriorityResponse>, Status> {
+        let v1::SetPriorityRequest { name, priority } = request.into_inner();
+        let run = read_name(&name)?;
+        self.driver.request(Event::PriorityRequested { run, priority }).await.map_err(|e| status::of_request(&e))?;
+        Ok(Response::new(v1::SetPriorityResponse {}))
+    }
+
     type ReadRecordsStream = Messages<v1::ReadRecordsResponse>;
 
     async fn read_records(

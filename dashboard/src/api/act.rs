@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use domain::engine::Event;
 use domain::ids::RunName;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::asked::Named;
+use super::asked::{Asked, Named};
 use super::{known_run, known_sweep, picture};
 use crate::failure::Problem;
 use crate::{App, Failure};
@@ -86,4 +86,53 @@ pub(crate) async fn stop_sweep(State(app): State<App>, Named(run): Named) -> Res
 )]
 pub(crate) async fn resume_sweep(State(app): State<App>, Named(run): Named) -> Result<Json<Taken>, Failure> {
     of_sweep(&app, run.clone(), Event::ResumeRequested { run }).await
+}
+
+/// Which priority.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct PriorityAsked {
+    /// -1000 to 1000.
+    value: i32,
+}
+
+/// Give a run another priority
+///
+/// It changes who gets workers next, and takes none from anybody. Must carry the header `X-Phalanx: 1`.
+#[utoipa::path(
+    post, path = "/api/v1/runs/{name}/priority", tag = "actions",
+    params(
+        ("name" = String, Path), PriorityAsked, ("X-Phalanx" = String, Header, description = "must be 1")
+    ),
+    responses(
+        (status = 200, body = Taken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem)
+    )
+)]
+pub(crate) async fn priority(
+    State(app): State<App>,
+    Named(run): Named,
+    Asked(PriorityAsked { value: priority }): Asked<PriorityAsked>,
+) -> Result<Json<Taken>, Failure> {
+    of_run(&app, run.clone(), Event::PriorityRequested { run, priority }).await
+}
+
+/// Give a sweep another priority
+///
+/// It changes who gets workers next, and takes none from anybody. Must carry the header `X-Phalanx: 1`.
+#[utoipa::path(
+    post, path = "/api/v1/sweeps/{name}/priority", tag = "actions",
+    params(
+        ("name" = String, Path), PriorityAsked, ("X-Phalanx" = String, Header, description = "must be 1")
+    ),
+    responses(
+        (status = 200, body = Taken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem)
+    )
+)]
+pub(crate) async fn priority_of_sweep(
+    State(app): State<App>,
+    Named(run): Named,
+    Asked(PriorityAsked { value: priority }): Asked<PriorityAsked>,
+) -> Result<Json<Taken>, Failure> {
+    of_sweep(&app, run.clone(), Event::PriorityRequested { run, priority }).await
 }

@@ -65,6 +65,8 @@ pub(crate) struct RunSummary {
     /// Members of its group.
     workers: u32,
     workers_wanted: u32,
+    /// Of runs that wait for workers, the one with the highest gets them.
+    priority: i32,
     generation: u64,
     /// Groups lost to a failure so far.
     failures: u32,
@@ -95,6 +97,8 @@ pub(crate) struct SweepHead {
     state: RunState,
     /// Why it stands there; may be empty.
     reason: String,
+    /// That of its trials.
+    priority: i32,
     submitted_at: u64,
     ended_at: Option<u64>,
     objectives: Vec<ObjectiveSummary>,
@@ -141,6 +145,7 @@ impl RunSummary {
             generation,
             members,
             workers_wanted,
+            priority,
             step,
             measurements,
             checkpoints: _,
@@ -160,6 +165,7 @@ impl RunSummary {
             total_steps: data.map(|data| data.total_steps).filter(|steps| *steps > 0),
             workers: members.len() as u32,
             workers_wanted: *workers_wanted,
+            priority: *priority,
             generation: generation.0,
             failures: *failures,
             submitted_at: submitted_at.0,
@@ -196,7 +202,7 @@ impl TrialCounts {
 
 impl SweepHead {
     pub(crate) fn of(sweep: &SweepPicture) -> Self {
-        let SweepView { name, state, reason, submitted_at, ended_at, trials: _ } = &*sweep.view;
+        let SweepView { name, state, reason, priority, submitted_at, ended_at, trials: _ } = &*sweep.view;
         let objective =
             |objective: &Objective| ObjectiveSummary { metric: objective.metric.name(), goal: objective.goal.name() };
         let best = results::best(sweep).map(|trial| Best {
@@ -207,6 +213,7 @@ impl SweepHead {
             name: name.to_string(),
             state: *state,
             reason: reason.clone(),
+            priority: *priority,
             submitted_at: submitted_at.0,
             ended_at: ended_at.map(|at| at.0),
             objectives: sweep.spec.objectives.iter().map(objective).collect(),

@@ -152,6 +152,13 @@ pub enum Event {
         /// The run.
         run: RunName,
     },
+    /// A user asked for another priority of a run or sweep.
+    PriorityRequested {
+        /// The run or sweep.
+        run: RunName,
+        /// From now on.
+        priority: i32,
+    },
     /// A deadline of the engine passed; see [`Deadline`].
     DeadlinePassed {
         /// Which.

@@ -1,8 +1,9 @@
 //! The engine: facts in, effects out. See [`Engine`].
 //!
 //! Split by what happened: `on_worker` (joined, lost, restarted), `on_trial` (a user's or a group's word about a
-//! run), `on_checkpoint` (parts, manifests, retention), `on_sweep` (trials of sweeps), `liveness` (deadlines), `place`
-//! (who works for whom), `widen` (to whom idle workers are lent), `picture` (the view).
+//! run), `on_checkpoint` (parts, manifests, retention), `on_sweep` (trials of sweeps), `on_priority` (a user's other
+//! priority), `liveness` (deadlines), `place` (who works for whom), `widen` (to whom idle workers are lent), `picture` (the
+//! view).
 //!
 //! Replay: whatever is not journalled ([`Event::Alive`], [`Event::Advanced`]) changes no decision that later facts build
 //! on, so the journal alone leads to the same state; what hangs on it is reset by [`Event::Restarted`].
@@ -12,6 +13,7 @@ mod event;
 mod lineage;
 mod liveness;
 mod on_checkpoint;
+mod on_priority;
 mod on_sweep;
 mod on_trial;
 mod on_worker;
@@ -120,13 +122,10 @@ impl Engine {
 
     /// Whether a user's request can be taken; asked before it is journalled. Other events always can.
     pub fn check(&self, event: &Event) -> Result<(), Refusal> {
-        let state_of = |run: &RunName| {
-            let trial = self.trials.get(&only_trial(run));
-            trial.map(picture::state).ok_or_else(|| Refusal::NoSuchRun { run: run.clone() })
-        };
         match event {
             Event::Submitted { spec } => self.check_name(&spec.name),
             Event::SweepSubmitted { spec } => self.check_submission(spec),
+            Event::PriorityRequested { run, priority } => self.check_priority(run, *priority),
             Event::StopRequested { run } | Event::ResumeRequested { run } if self.sweeps.contains_key(run) => {
                 self.check_sweep(event, run)
             }
@@ -134,14 +133,22 @@ impl Engine {
                 let sweep = self.sweep_of(run).expect("just seen");
                 Err(Refusal::PartOfSweep { run: run.clone(), sweep })
             }
-            Event::StopRequested { run } => match state_of(run)? {
-                state if state.is_ended() => Err(Refusal::NotLive { run: run.clone(), state }),
-                _ => Ok(()),
-            },
-            Event::ResumeRequested { run } => match self.trials[&self.known(run)?].phase {
-                Phase::Ended { reason: EndReason::Stopped { .. } | EndReason::Failed { .. }, .. } => Ok(()),
-                _ => Err(Refusal::NotResumable { run: run.clone(), state: state_of(run)? }),
-            },
+            Event::StopRequested { run } => self.check_live(run),
+            Event::ResumeRequested { run } => {
+                let trial = &self.trials[&self.known(run)?];
+                match trial.phase {
+                    Phase::Ended { reason: EndReason::Stopped { .. } | EndReason::Failed { .. }, .. } => Ok(()),
+                    _ => Err(Refusal::NotResumable { run: run.clone(), state: picture::state(trial) }),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a run has not come to rest.
+    fn check_live(&self, run: &RunName) -> Result<(), Refusal> {
+        match picture::state(&self.trials[&self.known(run)?]) {
+            state if state.is_ended() => Err(Refusal::NotLive { run: run.clone(), state }),
             _ => Ok(()),
         }
     }
@@ -198,6 +205,7 @@ impl Engine {
             }
             Event::StopRequested { run } => self.on_stop_requested(now, &only_trial(&run), effects),
             Event::ResumeRequested { run } => self.on_resume_requested(now, &only_trial(&run), effects),
+            Event::PriorityRequested { run, priority } => self.on_priority_requested(&run, priority, effects),
             Event::Advanced { trial, generation, position } => {
                 self.on_advanced(&trial, generation, position, effects);
             }

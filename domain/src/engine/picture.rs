@@ -79,6 +79,7 @@ impl Engine {
             generation: trial.generation,
             members: trial.phase.members().to_vec(),
             workers_wanted: trial.spec.workers,
+            priority: trial.priority,
             step: trial.recorded.step,
             measurements: trial.measurements.clone(),
             checkpoints: checkpoints.collect(),
@@ -120,6 +121,7 @@ impl Engine {
             name: name.clone(),
             state: sweep_state(sweep),
             reason: sweep_reason(sweep),
+            priority: sweep.priority,
             submitted_at: sweep.submitted_at,
             ended_at: match sweep.phase {
                 SweepPhase::Stopped { at } | SweepPhase::Ended { at, .. } => Some(at),

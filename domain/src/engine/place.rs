@@ -103,7 +103,7 @@ impl Engine {
 
     /// Those with the highest priority first, and of them those that came first.
     pub(super) fn by_turn(&self, filter: impl Fn(&Trial) -> bool) -> Vec<TrialId> {
-        let place = |(id, trial): (&TrialId, &Trial)| (Reverse(trial.spec.priority), trial.turn, id.clone());
+        let place = |(id, trial): (&TrialId, &Trial)| (Reverse(trial.priority), trial.turn, id.clone());
         let mut ids: Vec<_> = self.trials.live().filter(|(_, trial)| filter(trial)).map(place).collect();
         ids.sort();
         ids.into_iter().map(|(_, _, id)| id).collect()
@@ -134,7 +134,7 @@ impl Engine {
     pub(super) fn vacant_for(&self, priority: i32) -> u32 {
         let free = self.workers.values().filter(|worker| worker.connected && worker.trial.is_none()).count() as u32;
         let mut vacant = free + self.lent();
-        let is_before = |trial: &Trial| matches!(trial.phase, Phase::Waiting { .. }) && trial.spec.priority >= priority;
+        let is_before = |trial: &Trial| matches!(trial.phase, Phase::Waiting { .. }) && trial.priority >= priority;
         for (_, trial) in self.trials.live().filter(|(_, trial)| is_before(trial)) {
             match vacant.checked_sub(trial.spec.workers) {
                 Some(left) => vacant = left,

@@ -1,4 +1,5 @@
 use crate::ids::RunName;
+use crate::spec::file::PRIORITY_MAX;
 use crate::view::RunState;
 
 /// Why a user's request is not taken. Nothing was changed.
@@ -28,8 +29,8 @@ pub enum Refusal {
         /// The sweep.
         sweep: RunName,
     },
-    /// A trial starts and stops with its sweep.
-    #[error("run {run} is a trial of sweep {sweep}\nhint: stop or resume {sweep}")]
+    /// A trial starts and stops with its sweep, and has its priority.
+    #[error("run {run} is a trial of sweep {sweep}\nhint: ask it of {sweep}")]
     PartOfSweep {
         /// The trial's run.
         run: RunName,
@@ -73,6 +74,12 @@ pub enum Refusal {
         run: RunName,
         /// Where it stands.
         state: RunState,
+    },
+    /// Nothing can have this priority.
+    #[error("priority ({priority}) must be -{PRIORITY_MAX} to {PRIORITY_MAX}")]
+    PriorityOutOfRange {
+        /// The number that was given.
+        priority: i32,
     },
     /// Only stopped and failed runs can go on.
     #[error("run {run} is {state}, only a stopped or failed run can be resumed")]

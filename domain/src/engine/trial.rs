@@ -18,6 +18,8 @@ pub(super) struct Trial {
     pub(super) submitted_at: Time,
     /// Its place in the queue: lower ones are served first.
     pub(super) turn: u64,
+    /// Who has a higher one is served before. That of the job until a user wants another; the job stays as it was handed in.
+    pub(super) priority: i32,
     /// The sweep that it is a part of, and its number there.
     pub(super) sweep: Option<(RunName, u32)>,
     /// Whether idle workers may be lent to it.
@@ -193,6 +195,7 @@ impl Trained {
 impl Trial {
     pub(super) fn new(spec: JobSpec, now: Time, turn: u64) -> Self {
         Self {
+            priority: spec.priority,
             spec,
             submitted_at: now,
             turn,

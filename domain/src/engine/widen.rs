@@ -44,7 +44,7 @@ impl Engine {
             } else {
                 continue;
             };
-            narrowest.insert((width, Reverse(trial.spec.priority), trial.turn, id));
+            narrowest.insert((width, Reverse(trial.priority), trial.turn, id));
         }
         let mut widths = BTreeMap::new();
         while let Some((width, priority, turn, id)) = narrowest.pop_first() {

@@ -1,7 +1,7 @@
 //! The engine under fire: scripted workers, users and a coordinator in virtual time, drawn from a seed.
 //!
 //! [`simulate`] plays one seed: workers connect, form groups, make steps, save, crash, freeze, lose their connection; the
-//! coordinator crashes between the journal and the effects; users submit, stop and resume. After every event the
+//! coordinator crashes between the journal and the effects; users submit, stop, resume and change priorities. After every event the
 //! `invariant_*` functions are asked. Then the faults cease: every run must end, and once all are resumed, every run must
 //! complete with the weights of the undisturbed training. A seed replays alike on every machine.
 //!
@@ -12,6 +12,7 @@ mod coordinator;
 mod group;
 mod invariants;
 mod plan;
+mod requests;
 mod sabotage;
 mod store;
 mod sweep;
@@ -528,9 +529,13 @@ impl<'a> World<'a> {
             return self.ask(Event::Submitted { spec });
         }
         let run = names[self.random.below(names.len() as u64) as usize].clone();
-        match self.random.below(5) {
+        match self.random.below(6) {
             0 => self.ask(Event::StopRequested { run }),
             1..=3 => self.ask(Event::ResumeRequested { run }),
+            4 => {
+                let priority = self.random.below(3) as i32 - 1;
+                self.ask(Event::PriorityRequested { run, priority });
+            }
             _ => {}
         }
     }

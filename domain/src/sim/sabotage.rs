@@ -20,6 +20,8 @@ pub(super) enum Sabotage {
     CommitsAreNotJournalled,
     /// Losses are not journalled.
     LossesAreNotJournalled,
+    /// What users want of priorities is not journalled.
+    PrioritiesAreNotJournalled,
     /// Deadlines never pass.
     DeadlinesAreIgnored,
     /// Manifests are written but nobody hears of it.
@@ -42,13 +44,14 @@ pub(super) enum Sabotage {
 
 impl Sabotage {
     #[cfg(test)]
-    pub(super) const ALL: [Sabotage; 10] = [
+    pub(super) const ALL: [Sabotage; 11] = [
         Sabotage::StaleReportsCount,
         Sabotage::RollBacksAreSkipped,
         Sabotage::DiscardIsForgotten,
         Sabotage::RecordsAreDropped,
         Sabotage::CommitsAreNotJournalled,
         Sabotage::LossesAreNotJournalled,
+        Sabotage::PrioritiesAreNotJournalled,
         Sabotage::DeadlinesAreIgnored,
         Sabotage::CommitsGoUnheard,
         Sabotage::TheNewestCheckpointIsDeleted,
@@ -92,6 +95,7 @@ impl Sabotage {
         let is_left_out = match self {
             Sabotage::CommitsAreNotJournalled => matches!(event, Event::Committed { .. }),
             Sabotage::LossesAreNotJournalled => matches!(event, Event::Lost { .. }),
+            Sabotage::PrioritiesAreNotJournalled => matches!(event, Event::PriorityRequested { .. }),
             Sabotage::MeasurementsAreNotJournalled => matches!(event, Event::Measured { .. }),
             _ => false,
         };

@@ -350,6 +350,7 @@ fn a_run_is_sent_with_its_newest_evaluations() {
             generation: Generation(1),
             members: Vec::new(),
             workers_wanted: 1,
+            priority: 0,
             step: Step(count),
             measurements: (1..=count).map(measurement).collect(),
             checkpoints: Vec::new(),

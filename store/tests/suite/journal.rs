@@ -76,6 +76,7 @@ fn every_event(number: u64, float: f64, text: &str) -> Vec<Event> {
         ended(AttemptOutcome::Failed { step, cause: text.to_owned() }),
         Event::StopRequested { run: trial.run.clone() },
         Event::ResumeRequested { run: trial.run.clone() },
+        Event::PriorityRequested { run: trial.run.clone(), priority: -7 },
         passed(Deadline::Lease { worker }),
         passed(Deadline::Gather { trial: trial.clone() }),
         passed(Deadline::Form { trial: trial.clone(), generation }),
@@ -106,10 +107,11 @@ fn kind(event: &Event) -> usize {
         Event::ResumeRequested { .. } => 15,
         Event::DeadlinePassed { .. } => 16,
         Event::SweepSubmitted { .. } => 17,
+        Event::PriorityRequested { .. } => 18,
     }
 }
 
-const KINDS: usize = 18;
+const KINDS: usize = 19;
 
 /// The sweep of an example.
 fn sweep(seed: u64) -> SweepSpec {

@@ -41,6 +41,7 @@ export interface RunSummary {
   total_steps: number | null;
   workers: number;
   workers_wanted: number;
+  priority: number;
   generation: number;
   failures: number;
   submitted_at: number;
@@ -62,8 +63,7 @@ export interface SweepSummary {
   reason: string;
   submitted_at: number;
   ended_at: number | null;
-  /** Not there where sweeps have none. */
-  priority?: number | null;
+  priority: number;
   trials: Record<TrialState, number>;
   objectives: Objective[];
   best: { number: number; values: Num[] } | null;

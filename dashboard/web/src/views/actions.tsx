@@ -14,6 +14,8 @@ export function RunActions({ run, after, small }: { run: RunSummary; after: () =
   const actions = [
     LIVE.includes(run.state) && stop("runs", "run", run.name),
     RESUMABLE.includes(run.state) && resume("runs", "run", run.name),
+    // A trial has the priority of its sweep.
+    run.sweep === null && LIVE.includes(run.state) && priority("runs", "run", run.name, run.priority),
   ];
   return <Buttons actions={actions} after={after} small={small ?? false} />;
 }
@@ -24,7 +26,7 @@ export function SweepActions(props: { sweep: Pick<SweepSummary, "name" | "state"
   const actions = [
     LIVE.includes(sweep.state) && stop("sweeps", "sweep", sweep.name),
     RESUMABLE.includes(sweep.state) && resume("sweeps", "sweep", sweep.name),
-    typeof sweep.priority === "number" && sweep.state !== "completed" && priority(sweep.name, sweep.priority),
+    LIVE.includes(sweep.state) && priority("sweeps", "sweep", sweep.name, sweep.priority),
   ];
   return <Buttons actions={actions} after={after} small={small ?? false} />;
 }
@@ -107,17 +109,18 @@ function resume(kind: "runs" | "sweeps", word: string, name: string): Action {
   };
 }
 
-function priority(name: string, now: number): Action {
+function priority(kind: "runs" | "sweeps", word: string, name: string, now: number): Action {
   return {
     label: "Priority",
     title: "Change the priority?",
     explains: (
       <p>
-        Free workers go to the sweep with the greatest priority first. That of <Name>{name}</Name> is {now}.
+        Free workers go to whoever waits with the greatest priority, from -1000 to 1000; nobody loses workers by it. That of
+        the {word} <Name>{name}</Name> is {now}.
       </p>
     ),
     confirm: "Change",
-    path: (value) => api("sweeps", name, `/priority?value=${value}`),
+    path: (value) => api(kind, name, `/priority?value=${value}`),
     done: `The priority of ${name} is changed`,
     asks: { label: "Priority", value: now },
   };

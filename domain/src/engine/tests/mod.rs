@@ -2,6 +2,7 @@ mod checkpoints;
 mod elastic;
 mod gangs;
 mod newcomers;
+mod priorities;
 mod retries;
 mod sweeps;
 

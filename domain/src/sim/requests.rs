@@ -1,0 +1,54 @@
+//! What users asked for beside starting and stopping, and what must come of it.
+
+use std::collections::BTreeMap;
+
+use crate::engine::Event;
+use crate::ids::RunName;
+use crate::view::{RunState, RunView, View};
+
+/// What was asked for last.
+#[derive(Default)]
+pub(super) struct Requested {
+    priorities: BTreeMap<RunName, i32>,
+}
+
+impl Requested {
+    /// `before` and `after` are what was to be seen around `event`.
+    pub(super) fn check(&mut self, event: &Event, before: &View, after: &View) {
+        if let Event::PriorityRequested { run, priority } = event {
+            self.priorities.insert(run.clone(), *priority);
+            invariant_a_priority_takes_no_worker(before, after);
+        }
+        self.invariant_priorities_are_as_asked(after);
+        invariant_nobody_waits_behind_a_lower_priority(after);
+    }
+
+    fn invariant_priorities_are_as_asked(&self, view: &View) {
+        let sweeps = view.sweeps.iter().map(|sweep| (&sweep.name, &sweep.name, sweep.priority));
+        let is_over = |run: &&RunView| matches!(run.state, RunState::Completed | RunState::Pruned);
+        let runs = view.runs.iter().filter(|run| !is_over(run));
+        let runs = runs.map(|run| (&run.name, run.sweep.as_ref().unwrap_or(&run.name), run.priority));
+        for (name, asked_of, priority) in runs.chain(sweeps) {
+            let asked = self.priorities.get(asked_of);
+            assert!(asked.is_none_or(|asked| *asked == priority), "{name} has priority {priority}, not {asked:?}");
+        }
+    }
+}
+
+/// It changes who is next. Only what was lent may go back to somebody who waits.
+fn invariant_a_priority_takes_no_worker(before: &View, after: &View) {
+    for run in &before.runs {
+        let now = after.runs.iter().find(|now| now.name == run.name).expect("runs are not forgotten");
+        let stay = run.members.iter().filter(|member| now.members.contains(member)).count();
+        let own = run.members.len().min(run.workers_wanted as usize);
+        assert!(stay >= own, "{} had {} workers, and {stay} are left", run.name, run.members.len());
+    }
+}
+
+fn invariant_nobody_waits_behind_a_lower_priority(view: &View) {
+    for run in &view.runs {
+        let Some(ahead) = run.reason.strip_prefix("waiting behind run ") else { continue };
+        let ahead = view.runs.iter().find(|other| other.name.as_str() == ahead).expect("a run that is known");
+        assert!(ahead.priority >= run.priority, "{} waits behind {}", run.name, ahead.name);
+    }
+}
