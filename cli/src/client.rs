@@ -212,6 +212,18 @@ impl Client {
         Ok(())
     }
 
+    /// Keeps a checkpoint, whatever the job says.
+    pub(crate) async fn pin(&mut self, name: &RunName, step: u64) -> Result<(), tonic::Status> {
+        self.control.pin_checkpoint(v1::PinCheckpointRequest { name: name.to_string(), step, unpin: false }).await?;
+        Ok(())
+    }
+
+    /// Lets a checkpoint stay or go as the job says.
+    pub(crate) async fn unpin(&mut self, name: &RunName, step: u64) -> Result<(), tonic::Status> {
+        self.control.pin_checkpoint(v1::PinCheckpointRequest { name: name.to_string(), step, unpin: true }).await?;
+        Ok(())
+    }
+
     /// The steps and evaluations after `after_step`, oldest first.
     pub(crate) async fn records(
         &mut self,

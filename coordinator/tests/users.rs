@@ -1,10 +1,12 @@
 //! What users ask for beside starting and stopping, by gRPC and HTTP, and across a restart.
 
+use proto::v1;
 use serde_json::json;
 use tonic::Code;
 
 use crate::http::client::{get_json, post};
-use crate::{Coordinator, spec_json};
+use crate::peer::Worker;
+use crate::{Coordinator, formed, position, records, saved, spec_json, step};
 
 /// Without it, nothing is done for a browser.
 const CONSENT: &str = "X-Phalanx: 1\r\n";
@@ -51,6 +53,63 @@ async fn a_priority_is_changed_and_outlives_the_coordinator() {
     let mut tools = coordinator.tools().await;
     assert_eq!((tools.run("a").await.priority, tools.run("b").await.priority), (9, 7));
     assert_eq!(tools.run("b").await.reason, "waiting behind run a");
+    drop(tools);
+    coordinator.end().await;
+}
+
+#[tokio::test]
+async fn a_pinned_checkpoint_is_kept_and_an_unpinned_one_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let http = coordinator.http;
+    let mut tools = coordinator.tools().await;
+    let keep_one = spec_json("a", 1, 1).replace("\"keep_last\":2", "\"keep_last\":1");
+    tools.submit(&keep_one.replace("\"keep_best\":1", "\"keep_best\":0")).await.unwrap();
+    let mut worker = coordinator.worker(1).await;
+    worker.assignment().await;
+    worker.send(formed("a", 1, position(0, false))).await;
+    let mut watch = tools.watch("a").await;
+    let mut save = async |worker: &mut Worker, at: u64| {
+        worker.send(records("a", 1, vec![step(at, 1, 1)])).await;
+        let part = worker.save_part("a", 1, at, 0, 1).await;
+        worker.send(saved("a", 1, part)).await;
+        while watch.next().await.run.unwrap().checkpoints.last().is_none_or(|newest| newest.step != at) {}
+    };
+    save(&mut worker, 1).await;
+    assert_eq!(tools.pin("a", 2).await.unwrap_err().code(), Code::NotFound);
+    tools.pin("a", 1).await.unwrap();
+    save(&mut worker, 2).await;
+    save(&mut worker, 3).await;
+    let shown = async || {
+        let checkpoints = get_json(http, "/api/v1/runs/a").await["checkpoints"].clone();
+        let checkpoints = checkpoints.as_array().unwrap().clone();
+        checkpoints.iter().map(|one| (one["step"].as_u64().unwrap(), one["pinned"] == true)).collect::<Vec<_>>()
+    };
+    assert_eq!(shown().await, [(1, true), (3, false)]);
+    assert!(tools.checkpoint("a", Some(1), false).await.is_ok(), "its parts are there");
+    for (path, headers, status) in [
+        ("/api/v1/runs/a/pin?step=3", "", 403),
+        ("/api/v1/runs/a/pin?step=2", CONSENT, 404),
+        ("/api/v1/runs/a/pin?step=-1", CONSENT, 400),
+        ("/api/v1/runs/a/pin", CONSENT, 400),
+        ("/api/v1/runs/b/pin?step=1", CONSENT, 404),
+        ("/api/v1/runs/a/unpin?step=2", CONSENT, 404),
+        ("/api/v1/runs/a/pin?step=3", CONSENT, 200),
+    ] {
+        let reply = post(http, path, headers).await;
+        assert_eq!(reply.status, status, "{path}: {reply:?}");
+    }
+    drop((watch, worker, tools));
+    coordinator.end().await;
+
+    let coordinator = Coordinator::start(folder.path()).await;
+    let http = coordinator.http;
+    let mut tools = coordinator.tools().await;
+    let pinned = |run: v1::Run| run.checkpoints.iter().map(|one| (one.step, one.pinned)).collect::<Vec<_>>();
+    assert_eq!(pinned(tools.run("a").await), [(1, true), (3, true)]);
+    assert_eq!(post(http, "/api/v1/runs/a/unpin?step=1", CONSENT).await.status, 200);
+    assert_eq!(pinned(tools.run("a").await), [(3, true)]);
+    assert_eq!(tools.checkpoint("a", Some(1), false).await.unwrap_err().code(), Code::NotFound);
     drop(tools);
     coordinator.end().await;
 }

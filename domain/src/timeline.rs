@@ -49,6 +49,10 @@ pub enum Kind {
     Resumed,
     /// A user asked for another priority.
     PriorityChanged,
+    /// A user wants a checkpoint to stay.
+    CheckpointPinned,
+    /// A user no longer wants a checkpoint to stay.
+    CheckpointUnpinned,
     /// An attempt came to its end by itself.
     Completed,
     /// An attempt came to rest because it was asked to.
@@ -73,6 +77,8 @@ impl Kind {
             Kind::StopRequested => "stop_requested",
             Kind::Resumed => "resumed",
             Kind::PriorityChanged => "priority_changed",
+            Kind::CheckpointPinned => "checkpoint_pinned",
+            Kind::CheckpointUnpinned => "checkpoint_unpinned",
             Kind::Completed => "completed",
             Kind::Stopped => "stopped",
             Kind::Failed => "failed",
@@ -121,6 +127,12 @@ pub fn moment(sequence: u64, at: Time, event: &Event) -> Option<Moment> {
         }
         Event::StopRequested { run } => (Kind::StopRequested, Some(run), None, "stop requested".to_owned()),
         Event::ResumeRequested { run } => (Kind::Resumed, Some(run), None, "resumed".to_owned()),
+        Event::PinRequested { run, step } => {
+            (Kind::CheckpointPinned, Some(run), None, format!("checkpoint of step {step} is pinned"))
+        }
+        Event::UnpinRequested { run, step } => {
+            (Kind::CheckpointUnpinned, Some(run), None, format!("checkpoint of step {step} is no longer pinned"))
+        }
         Event::PriorityRequested { run, priority } => {
             (Kind::PriorityChanged, Some(run), None, format!("priority {priority}"))
         }

@@ -223,6 +223,8 @@ pub struct CheckpointView {
     pub best: bool,
     /// Whether it is the run's result.
     pub result: bool,
+    /// Whether a user wants it to stay, whatever retention says.
+    pub pinned: bool,
 }
 
 /// One worker.

@@ -17,9 +17,9 @@ pub(crate) use self::sweep::{
     SweepShowArgs, SweepVerb,
 };
 pub(crate) use self::verbs::{
-    AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, CompletionsArgs,
-    CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, PriorityArgs, ResumeArgs,
-    SchemaArgs, SchemaOf, StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
+    AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointPinArgs, CheckpointShowArgs, CheckpointVerb,
+    CompletionsArgs, CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, PriorityArgs,
+    ResumeArgs, SchemaArgs, SchemaOf, StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
 };
 
 const EXIT_CODES: &str = "\
@@ -84,7 +84,7 @@ pub(crate) enum Verb {
     List(ListArgs),
     /// Print the log of a run
     Logs(LogsArgs),
-    /// List, show and export checkpoints
+    /// List, show, export and keep checkpoints
     Checkpoint(CheckpointArgs),
     /// Prove from the ledger that every sample was read exactly once per epoch
     Audit(AuditArgs),
@@ -181,6 +181,8 @@ mod tests {
             "phalanx checkpoint list digits",
             "phalanx checkpoint show digits --step 100 --json",
             "phalanx checkpoint export digits --output model --whole",
+            "phalanx checkpoint pin digits 100",
+            "phalanx checkpoint pin digits 100 --unpin",
             "phalanx audit digits --json",
             "phalanx verify job.yaml --workers 3 --steps 20",
             "phalanx validate a.yaml b.yaml",
@@ -233,6 +235,8 @@ mod tests {
             ("phalanx priority digits", MissingRequiredArgument),
             ("phalanx priority digits 1001", ValueValidation),
             ("phalanx priority digits high", ValueValidation),
+            ("phalanx checkpoint pin digits", MissingRequiredArgument),
+            ("phalanx checkpoint pin digits best", ValueValidation),
             ("phalanx worker", MissingRequiredArgument),
             ("phalanx worker --coordinator http://a:1 --bind nowhere", ValueValidation),
             ("phalanx verify job.yaml --workers 1", ValueValidation),

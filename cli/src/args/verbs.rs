@@ -139,6 +139,8 @@ pub(crate) enum CheckpointVerb {
     Show(CheckpointShowArgs),
     /// Write the model of a checkpoint as model.safetensors and config.json
     Export(ExportArgs),
+    /// Keep a checkpoint, whatever the job's keep_last and keep_best say
+    Pin(CheckpointPinArgs),
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +189,20 @@ pub(crate) struct ExportArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx checkpoint pin digits 100")]
+pub(crate) struct CheckpointPinArgs {
+    /// The run
+    pub(crate) run: RunName,
+    /// Step of the checkpoint
+    pub(crate) step: u64,
+    /// Let it stay or go as the job says
+    #[arg(long)]
+    pub(crate) unpin: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 }
 
 #[derive(Debug, Args)]

@@ -70,7 +70,7 @@ pub(crate) fn worker(worker: &Worker) -> Value {
 
 /// A checkpoint.
 pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> Value {
-    let Checkpoint { step, manifest, blake3, weights_sha256, best, result } = checkpoint;
+    let Checkpoint { step, manifest, blake3, weights_sha256, best, result, pinned } = checkpoint;
     json!({
         "step": step,
         "manifest": manifest,
@@ -78,6 +78,7 @@ pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> Value {
         "weights_sha256": weights_sha256,
         "best": best,
         "result": result,
+        "pinned": pinned,
     })
 }
 

@@ -131,6 +131,17 @@ impl Control for ControlService {
         Ok(Response::new(v1::SetPriorityResponse {}))
     }
 
+    async fn pin_checkpoint(
+        &self,
+        request: Request<v1::PinCheckpointRequest>,
+    ) -> Result<Response<v1::PinCheckpointResponse>, Status> {
+        let v1::PinCheckpointRequest { name, step, unpin } = request.into_inner();
+        let (run, step) = (read_name(&name)?, Step(step));
+        let event = if unpin { Event::UnpinRequested { run, step } } else { Event::PinRequested { run, step } };
+        self.driver.request(event).await.map_err(|e| status::of_request(&e))?;
+        Ok(Response::new(v1::PinCheckpointResponse {}))
+    }
+
     type ReadRecordsStream = Messages<v1::ReadRecordsResponse>;
 
     async fn read_records(

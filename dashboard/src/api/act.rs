@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use domain::engine::Event;
-use domain::ids::RunName;
+use domain::ids::{RunName, Step};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -135,4 +135,53 @@ pub(crate) async fn priority_of_sweep(
     Asked(PriorityAsked { value: priority }): Asked<PriorityAsked>,
 ) -> Result<Json<Taken>, Failure> {
     of_sweep(&app, run.clone(), Event::PriorityRequested { run, priority }).await
+}
+
+/// Which checkpoint.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct CheckpointAsked {
+    /// Steps completed in it.
+    step: u64,
+}
+
+/// Keep a checkpoint, whatever the job says about how many are kept
+///
+/// Must carry the header `X-Phalanx: 1`.
+#[utoipa::path(
+    post, path = "/api/v1/runs/{name}/pin", tag = "actions",
+    params(
+        ("name" = String, Path), CheckpointAsked, ("X-Phalanx" = String, Header, description = "must be 1")
+    ),
+    responses(
+        (status = 200, body = Taken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem)
+    )
+)]
+pub(crate) async fn pin(
+    State(app): State<App>,
+    Named(run): Named,
+    Asked(CheckpointAsked { step }): Asked<CheckpointAsked>,
+) -> Result<Json<Taken>, Failure> {
+    of_run(&app, run.clone(), Event::PinRequested { run, step: Step(step) }).await
+}
+
+/// Let a checkpoint stay or go as the job says
+///
+/// Must carry the header `X-Phalanx: 1`.
+#[utoipa::path(
+    post, path = "/api/v1/runs/{name}/unpin", tag = "actions",
+    params(
+        ("name" = String, Path), CheckpointAsked, ("X-Phalanx" = String, Header, description = "must be 1")
+    ),
+    responses(
+        (status = 200, body = Taken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem)
+    )
+)]
+pub(crate) async fn unpin(
+    State(app): State<App>,
+    Named(run): Named,
+    Asked(CheckpointAsked { step }): Asked<CheckpointAsked>,
+) -> Result<Json<Taken>, Failure> {
+    of_run(&app, run.clone(), Event::UnpinRequested { run, step: Step(step) }).await
 }

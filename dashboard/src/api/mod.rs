@@ -34,6 +34,8 @@ pub(crate) fn router() -> Router<App> {
         .route("/api/v1/runs/{name}/stop", post(act::stop))
         .route("/api/v1/runs/{name}/resume", post(act::resume))
         .route("/api/v1/runs/{name}/priority", post(act::priority))
+        .route("/api/v1/runs/{name}/pin", post(act::pin))
+        .route("/api/v1/runs/{name}/unpin", post(act::unpin))
         .route("/api/v1/sweeps/{name}", get(sweep::sweep))
         .route("/api/v1/sweeps/{name}/decisions", get(sweep::decisions))
         .route("/api/v1/sweeps/{name}/export.csv", get(export::sweep))

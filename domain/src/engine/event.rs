@@ -152,6 +152,20 @@ pub enum Event {
         /// The run.
         run: RunName,
     },
+    /// A user wants a checkpoint to stay, whatever retention says.
+    PinRequested {
+        /// The run.
+        run: RunName,
+        /// Steps completed in the checkpoint.
+        step: Step,
+    },
+    /// A user no longer wants a checkpoint to stay.
+    UnpinRequested {
+        /// The run.
+        run: RunName,
+        /// Steps completed in the checkpoint.
+        step: Step,
+    },
     /// A user asked for another priority of a run or sweep.
     PriorityRequested {
         /// The run or sweep.

@@ -126,6 +126,9 @@ impl Engine {
             Event::Submitted { spec } => self.check_name(&spec.name),
             Event::SweepSubmitted { spec } => self.check_submission(spec),
             Event::PriorityRequested { run, priority } => self.check_priority(run, *priority),
+            Event::PinRequested { run, step } | Event::UnpinRequested { run, step } => {
+                self.check_checkpoint(run, *step)
+            }
             Event::StopRequested { run } | Event::ResumeRequested { run } if self.sweeps.contains_key(run) => {
                 self.check_sweep(event, run)
             }
@@ -206,6 +209,8 @@ impl Engine {
             Event::StopRequested { run } => self.on_stop_requested(now, &only_trial(&run), effects),
             Event::ResumeRequested { run } => self.on_resume_requested(now, &only_trial(&run), effects),
             Event::PriorityRequested { run, priority } => self.on_priority_requested(&run, priority, effects),
+            Event::PinRequested { run, step } => self.on_pin_requested(&only_trial(&run), step, effects),
+            Event::UnpinRequested { run, step } => self.on_unpin_requested(&only_trial(&run), step, effects),
             Event::Advanced { trial, generation, position } => {
                 self.on_advanced(&trial, generation, position, effects);
             }
@@ -232,7 +237,9 @@ impl Engine {
             }
             Event::Committed { trial, generation, step, manifest, blake3, weights_sha256 } => {
                 let (blake3, weights_sha256) = (blake3.into(), weights_sha256.into());
-                let checkpoint = trial::Checkpoint { generation, step, at: now, manifest, blake3, weights_sha256 };
+                let is_pinned = false;
+                let checkpoint =
+                    trial::Checkpoint { generation, step, at: now, manifest, blake3, weights_sha256, is_pinned };
                 self.on_committed(now, &trial, checkpoint, effects);
             }
         }

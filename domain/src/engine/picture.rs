@@ -69,6 +69,7 @@ impl Engine {
             weights_sha256: checkpoint.weights_sha256.to_string(),
             best: best == Some(checkpoint.step),
             result: result == Some(checkpoint.step),
+            pinned: checkpoint.is_pinned,
         });
         RunView {
             name: id.run.clone(),

@@ -1,4 +1,4 @@
-use crate::ids::RunName;
+use crate::ids::{RunName, Step};
 use crate::spec::file::PRIORITY_MAX;
 use crate::view::RunState;
 
@@ -74,6 +74,17 @@ pub enum Refusal {
         run: RunName,
         /// Where it stands.
         state: RunState,
+    },
+    /// The run has no checkpoint of this step.
+    #[error(
+        "run {run} has no checkpoint of step {step}: none was saved there, or it is not kept any more\n\
+         hint: `phalanx checkpoint list {run}`"
+    )]
+    NoSuchCheckpoint {
+        /// The run.
+        run: RunName,
+        /// The step that was given.
+        step: Step,
     },
     /// Nothing can have this priority.
     #[error("priority ({priority}) must be -{PRIORITY_MAX} to {PRIORITY_MAX}")]

@@ -124,6 +124,8 @@ pub(super) struct Checkpoint {
     pub(super) manifest: String,
     pub(super) blake3: Digest,
     pub(super) weights_sha256: Digest,
+    /// Whether a user wants it to stay, whatever retention says.
+    pub(super) is_pinned: bool,
 }
 
 /// The parts of a checkpoint that are written, by rank.
@@ -316,6 +318,7 @@ impl Trial {
             step: checkpoint.step,
             metric: self.metric_at(checkpoint.step),
             result: result == Some(checkpoint.step),
+            pinned: checkpoint.is_pinned,
         };
         self.checkpoints.iter().map(candidate).collect()
     }

@@ -1,7 +1,8 @@
 //! The engine under fire: scripted workers, users and a coordinator in virtual time, drawn from a seed.
 //!
 //! [`simulate`] plays one seed: workers connect, form groups, make steps, save, crash, freeze, lose their connection; the
-//! coordinator crashes between the journal and the effects; users submit, stop, resume and change priorities. After every event the
+//! coordinator crashes between the journal and the effects; users submit, stop, resume, change priorities and pin
+//! checkpoints. After every event the
 //! `invariant_*` functions are asked. Then the faults cease: every run must end, and once all are resumed, every run must
 //! complete with the weights of the undisturbed training. A seed replays alike on every machine.
 //!
@@ -529,12 +530,19 @@ impl<'a> World<'a> {
             return self.ask(Event::Submitted { spec });
         }
         let run = names[self.random.below(names.len() as u64) as usize].clone();
-        match self.random.below(6) {
+        match self.random.below(8) {
             0 => self.ask(Event::StopRequested { run }),
             1..=3 => self.ask(Event::ResumeRequested { run }),
             4 => {
                 let priority = self.random.below(3) as i32 - 1;
                 self.ask(Event::PriorityRequested { run, priority });
+            }
+            5..=6 => {
+                let view = self.engine.as_ref().map(Engine::view).unwrap_or_default();
+                let about = view.runs.iter().find(|known| known.name == run);
+                if let Some(request) = about.and_then(|run| requests::about_a_checkpoint(run, &mut self.random)) {
+                    self.ask(request);
+                }
             }
             _ => {}
         }

@@ -1,25 +1,37 @@
 //! What users asked for beside starting and stopping, and what must come of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::Event;
-use crate::ids::RunName;
+use crate::ids::{RunName, Step};
+use crate::random::Stream;
 use crate::view::{RunState, RunView, View};
 
 /// What was asked for last.
 #[derive(Default)]
 pub(super) struct Requested {
     priorities: BTreeMap<RunName, i32>,
+    pinned: BTreeSet<(RunName, Step)>,
 }
 
 impl Requested {
     /// `before` and `after` are what was to be seen around `event`.
     pub(super) fn check(&mut self, event: &Event, before: &View, after: &View) {
-        if let Event::PriorityRequested { run, priority } = event {
-            self.priorities.insert(run.clone(), *priority);
-            invariant_a_priority_takes_no_worker(before, after);
+        match event {
+            Event::PriorityRequested { run, priority } => {
+                self.priorities.insert(run.clone(), *priority);
+                invariant_a_priority_takes_no_worker(before, after);
+            }
+            Event::PinRequested { run, step } => {
+                self.pinned.insert((run.clone(), *step));
+            }
+            Event::UnpinRequested { run, step } => {
+                self.pinned.remove(&(run.clone(), *step));
+            }
+            _ => {}
         }
         self.invariant_priorities_are_as_asked(after);
+        self.invariant_what_is_pinned_stays(after);
         invariant_nobody_waits_behind_a_lower_priority(after);
     }
 
@@ -33,6 +45,24 @@ impl Requested {
             assert!(asked.is_none_or(|asked| *asked == priority), "{name} has priority {priority}, not {asked:?}");
         }
     }
+
+    fn invariant_what_is_pinned_stays(&self, view: &View) {
+        let pinned = view.runs.iter().flat_map(|run| {
+            let pinned = run.checkpoints.iter().filter(|checkpoint| checkpoint.pinned);
+            pinned.map(|checkpoint| (run.name.clone(), checkpoint.step))
+        });
+        assert_eq!(pinned.collect::<BTreeSet<_>>(), self.pinned, "what is pinned is not what was asked for");
+    }
+}
+
+/// A request of a user about one of the checkpoints that there are.
+pub(super) fn about_a_checkpoint(run: &RunView, random: &mut Stream) -> Option<Event> {
+    if run.checkpoints.is_empty() {
+        return None;
+    }
+    let step = run.checkpoints[random.below(run.checkpoints.len() as u64) as usize].step;
+    let run = run.name.clone();
+    Some(if random.below(3) > 0 { Event::PinRequested { run, step } } else { Event::UnpinRequested { run, step } })
 }
 
 /// It changes who is next. Only what was lent may go back to somebody who waits.

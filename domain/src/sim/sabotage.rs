@@ -22,6 +22,8 @@ pub(super) enum Sabotage {
     LossesAreNotJournalled,
     /// What users want of priorities is not journalled.
     PrioritiesAreNotJournalled,
+    /// What users want of checkpoints is not journalled.
+    PinsAreNotJournalled,
     /// Deadlines never pass.
     DeadlinesAreIgnored,
     /// Manifests are written but nobody hears of it.
@@ -44,7 +46,7 @@ pub(super) enum Sabotage {
 
 impl Sabotage {
     #[cfg(test)]
-    pub(super) const ALL: [Sabotage; 11] = [
+    pub(super) const ALL: [Sabotage; 12] = [
         Sabotage::StaleReportsCount,
         Sabotage::RollBacksAreSkipped,
         Sabotage::DiscardIsForgotten,
@@ -52,6 +54,7 @@ impl Sabotage {
         Sabotage::CommitsAreNotJournalled,
         Sabotage::LossesAreNotJournalled,
         Sabotage::PrioritiesAreNotJournalled,
+        Sabotage::PinsAreNotJournalled,
         Sabotage::DeadlinesAreIgnored,
         Sabotage::CommitsGoUnheard,
         Sabotage::TheNewestCheckpointIsDeleted,
@@ -96,6 +99,9 @@ impl Sabotage {
             Sabotage::CommitsAreNotJournalled => matches!(event, Event::Committed { .. }),
             Sabotage::LossesAreNotJournalled => matches!(event, Event::Lost { .. }),
             Sabotage::PrioritiesAreNotJournalled => matches!(event, Event::PriorityRequested { .. }),
+            Sabotage::PinsAreNotJournalled => {
+                matches!(event, Event::PinRequested { .. } | Event::UnpinRequested { .. })
+            }
             Sabotage::MeasurementsAreNotJournalled => matches!(event, Event::Measured { .. }),
             _ => false,
         };

@@ -82,7 +82,7 @@ fn measurement_to_wire(measurement: &MeasurementView) -> v1::EvalPoint {
 }
 
 fn checkpoint_to_wire(checkpoint: &CheckpointView) -> v1::Checkpoint {
-    let CheckpointView { step, at: _, manifest, blake3, weights_sha256, best, result } = checkpoint;
+    let CheckpointView { step, at: _, manifest, blake3, weights_sha256, best, result, pinned } = checkpoint;
     v1::Checkpoint {
         step: step.0,
         manifest: manifest.clone(),
@@ -90,5 +90,6 @@ fn checkpoint_to_wire(checkpoint: &CheckpointView) -> v1::Checkpoint {
         weights_sha256: weights_sha256.clone(),
         best: *best,
         result: *result,
+        pinned: *pinned,
     }
 }

@@ -77,6 +77,8 @@ fn every_event(number: u64, float: f64, text: &str) -> Vec<Event> {
         Event::StopRequested { run: trial.run.clone() },
         Event::ResumeRequested { run: trial.run.clone() },
         Event::PriorityRequested { run: trial.run.clone(), priority: -7 },
+        Event::PinRequested { run: trial.run.clone(), step },
+        Event::UnpinRequested { run: trial.run.clone(), step },
         passed(Deadline::Lease { worker }),
         passed(Deadline::Gather { trial: trial.clone() }),
         passed(Deadline::Form { trial: trial.clone(), generation }),
@@ -108,10 +110,12 @@ fn kind(event: &Event) -> usize {
         Event::DeadlinePassed { .. } => 16,
         Event::SweepSubmitted { .. } => 17,
         Event::PriorityRequested { .. } => 18,
+        Event::PinRequested { .. } => 19,
+        Event::UnpinRequested { .. } => 20,
     }
 }
 
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 
 /// The sweep of an example.
 fn sweep(seed: u64) -> SweepSpec {

@@ -102,8 +102,7 @@ export interface Checkpoint {
   at: number | null;
   best: boolean;
   result: boolean;
-  /** Not there where checkpoints cannot be pinned. */
-  pinned?: boolean;
+  pinned: boolean;
   weights_sha256: string;
   manifest: string;
 }

@@ -1,5 +1,5 @@
 import { api } from "../api/client";
-import type { RunSummary, SweepSummary, Worker } from "../api/types";
+import type { Checkpoint, RunSummary, SweepSummary, Worker } from "../api/types";
 import { ActionButton, type Action } from "../ui/dialog";
 import { Name } from "../ui/basic";
 
@@ -50,9 +50,15 @@ export function WorkerActions({ worker, after }: { worker: Worker; after: () => 
   return <Buttons actions={[worker.connected && worker.draining === false && action]} after={after} small={true} />;
 }
 
-/** Keeps a checkpoint. */
-export function PinButton({ run, step, after }: { run: string; step: number; after: () => void }) {
-  const action: Action = {
+/** Keeps a checkpoint, or no longer does. */
+export function PinButton(props: { run: string; checkpoint: Pick<Checkpoint, "step" | "pinned">; after: () => void }) {
+  const { run, checkpoint, after } = props;
+  const action = checkpoint.pinned ? unpin(run, checkpoint.step) : pin(run, checkpoint.step);
+  return <ActionButton key={action.label} action={action} after={after} small={true} />;
+}
+
+function pin(run: string, step: number): Action {
+  return {
     label: "Pin",
     title: "Pin this checkpoint?",
     explains: (
@@ -64,7 +70,23 @@ export function PinButton({ run, step, after }: { run: string; step: number; aft
     path: () => api("runs", run, `/pin?step=${step}`),
     done: `The checkpoint of step ${step} is pinned`,
   };
-  return <ActionButton action={action} after={after} small={true} />;
+}
+
+function unpin(run: string, step: number): Action {
+  return {
+    label: "Unpin",
+    title: "Unpin this checkpoint?",
+    explains: (
+      <p>
+        The checkpoint of step {step} of <Name>{run}</Name> stays or goes as the job says about how many are kept. One that
+        need not stay is deleted at once.
+      </p>
+    ),
+    confirm: "Unpin",
+    path: () => api("runs", run, `/unpin?step=${step}`),
+    done: `The checkpoint of step ${step} is no longer pinned`,
+    ends: true,
+  };
 }
 
 function Buttons(props: { actions: (Action | false)[]; after: () => void; small: boolean }) {
