@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn workers_have_a_line_each() {
         let worker = Worker {
-            id: 0xabcd_ef01 << 32,
+            id: 0x1234_5678_abcd_ef01,
             host: "node\u{1b}1".to_owned(),
             pid: 42,
             device: "cpu".to_owned(),

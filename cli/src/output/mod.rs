@@ -12,6 +12,8 @@ mod wrap;
 
 use std::io::Write;
 
+use domain::ids::WorkerId;
+
 use crate::embedded::Embedded;
 
 pub(crate) use self::escape::{escape, escape_lines};
@@ -58,7 +60,7 @@ pub(crate) fn note(line: &str) {
 
 /// A worker's id as people see it, and as it stands in the logs.
 pub(crate) fn worker_name(id: u64) -> String {
-    format!("{:08x}", id >> 32)
+    WorkerId(id).short()
 }
 
 /// `1 worker`, `2 workers`.
