@@ -29,9 +29,10 @@ fn of_refusal(refusal: &Refusal) -> Status {
         Refusal::RunLive { .. } | Refusal::RunEnded { .. } | Refusal::NameOfSweep { .. } => {
             Status::already_exists(message)
         }
-        Refusal::NoSuchRun { .. } | Refusal::NoEarlierSweep { .. } | Refusal::NoSuchCheckpoint { .. } => {
-            Status::not_found(message)
-        }
+        Refusal::NoSuchRun { .. }
+        | Refusal::NoEarlierSweep { .. }
+        | Refusal::NoSuchCheckpoint { .. }
+        | Refusal::NoSuchWorker { .. } => Status::not_found(message),
         Refusal::PriorityOutOfRange { .. } => Status::invalid_argument(message),
         Refusal::NotLive { .. }
         | Refusal::NotResumable { .. }

@@ -1,12 +1,14 @@
 //! What users ask for beside starting and stopping, by gRPC and HTTP, and across a restart.
 
+use domain::ids::Generation;
+use proto::convert::Command;
 use proto::v1;
 use serde_json::json;
 use tonic::Code;
 
 use crate::http::client::{get_json, post};
-use crate::peer::Worker;
-use crate::{Coordinator, formed, position, records, saved, spec_json, step};
+use crate::peer::{Worker, info, running, trial};
+use crate::{Coordinator, PATIENT, formed, position, records, saved, spec_json, step};
 
 /// Without it, nothing is done for a browser.
 const CONSENT: &str = "X-Phalanx: 1\r\n";
@@ -111,5 +113,56 @@ async fn a_pinned_checkpoint_is_kept_and_an_unpinned_one_deleted() {
     assert_eq!(pinned(tools.run("a").await), [(3, true)]);
     assert_eq!(tools.checkpoint("a", Some(1), false).await.unwrap_err().code(), Code::NotFound);
     drop(tools);
+    coordinator.end().await;
+}
+
+#[tokio::test]
+async fn a_drained_worker_leaves_its_group_and_gets_no_work_until_that_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let (address, http) = (coordinator.address, coordinator.http);
+    let mut tools = coordinator.tools().await;
+    tools.submit(&spec_json("a", 2, 1)).await.unwrap();
+    let (mut a, mut b) = (coordinator.worker(1).await, coordinator.worker(2).await);
+    a.assignment().await;
+    b.assignment().await;
+    a.send(formed("a", 1, position(0, false))).await;
+    a.acknowledged_all().await;
+    assert_eq!(tools.drain(3).await.unwrap_err().code(), Code::NotFound);
+    for (path, headers, status) in [
+        ("/api/v1/workers/0000000000000001/drain", "", 403),
+        ("/api/v1/workers/0000000000000003/drain", CONSENT, 404),
+        ("/api/v1/workers/1/drain", CONSENT, 400),
+        ("/api/v1/workers/000000000000000g/drain", CONSENT, 400),
+        ("/api/v1/workers/0000000000000001/drain", CONSENT, 200),
+    ] {
+        let reply = post(http, path, headers).await;
+        assert_eq!(reply.status, status, "{path}: {reply:?}");
+    }
+    let next = b.assignment().await;
+    let members: Vec<u64> = next.members.iter().map(|member| member.id.0).collect();
+    assert_eq!((next.generation.0, members, next.leaving), (2, vec![2], vec![info(1).id]));
+    let shown = async || get_json(http, "/api/v1/cluster").await["workers"].clone();
+    let worker = shown().await[0].clone();
+    assert_eq!((&worker["draining"], &worker["run"]), (&json!(true), &json!(null)));
+    b.send(formed("a", 2, position(1, false))).await;
+    assert_eq!(a.command().await, Command::Release { trial: trial("a"), generation: Generation(1) });
+    let events = get_json(http, "/api/v1/events").await;
+    let kinds = events["events"].as_array().unwrap().iter().filter(|event| event["kind"] == "worker_drained");
+    assert_eq!(kinds.count(), 1);
+    let (a, b) = (a.disconnect(), b.disconnect());
+    drop(tools);
+    coordinator.end().await;
+
+    let coordinator = Coordinator::start_at(folder.path(), address, PATIENT).await;
+    let mut tools = coordinator.tools().await;
+    let mut a = a.connect_again(address, None).await;
+    let mut b = b.connect_again(address, Some(running("a", 2, position(1, false)))).await;
+    b.assignment().await;
+    let workers = tools.cluster().await.workers;
+    assert_eq!(workers.iter().map(|worker| worker.draining).collect::<Vec<_>>(), [true, false]);
+    tools.undrain(1).await.unwrap();
+    assert_eq!((a.assignment().await.generation.0, b.assignment().await.generation.0), (3, 3));
+    drop((a, b, tools));
     coordinator.end().await;
 }

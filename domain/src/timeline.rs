@@ -49,6 +49,10 @@ pub enum Kind {
     Resumed,
     /// A user asked for another priority.
     PriorityChanged,
+    /// A user wants a worker to get no more work.
+    WorkerDrained,
+    /// A user wants a drained worker to get work again.
+    WorkerUndrained,
     /// A user wants a checkpoint to stay.
     CheckpointPinned,
     /// A user no longer wants a checkpoint to stay.
@@ -77,6 +81,8 @@ impl Kind {
             Kind::StopRequested => "stop_requested",
             Kind::Resumed => "resumed",
             Kind::PriorityChanged => "priority_changed",
+            Kind::WorkerDrained => "worker_drained",
+            Kind::WorkerUndrained => "worker_undrained",
             Kind::CheckpointPinned => "checkpoint_pinned",
             Kind::CheckpointUnpinned => "checkpoint_unpinned",
             Kind::Completed => "completed",
@@ -127,6 +133,12 @@ pub fn moment(sequence: u64, at: Time, event: &Event) -> Option<Moment> {
         }
         Event::StopRequested { run } => (Kind::StopRequested, Some(run), None, "stop requested".to_owned()),
         Event::ResumeRequested { run } => (Kind::Resumed, Some(run), None, "resumed".to_owned()),
+        Event::DrainRequested { worker } => {
+            (Kind::WorkerDrained, None, Some(*worker), format!("worker {} gets no more work", worker.short()))
+        }
+        Event::UndrainRequested { worker } => {
+            (Kind::WorkerUndrained, None, Some(*worker), format!("worker {} gets work again", worker.short()))
+        }
         Event::PinRequested { run, step } => {
             (Kind::CheckpointPinned, Some(run), None, format!("checkpoint of step {step} is pinned"))
         }

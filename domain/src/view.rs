@@ -236,4 +236,6 @@ pub struct WorkerView {
     pub connected: bool,
     /// The run it works for.
     pub run: Option<RunName>,
+    /// Whether a user drained it: it gets no more work.
+    pub draining: bool,
 }

@@ -18,8 +18,9 @@ pub(crate) use self::sweep::{
 };
 pub(crate) use self::verbs::{
     AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointPinArgs, CheckpointShowArgs, CheckpointVerb,
-    CompletionsArgs, CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, PriorityArgs,
-    ResumeArgs, SchemaArgs, SchemaOf, StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
+    CompletionsArgs, CoordinatorServiceArgs, DrainArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs,
+    PriorityArgs, ResumeArgs, SchemaArgs, SchemaOf, StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
+    WorkerName,
 };
 
 const EXIT_CODES: &str = "\
@@ -72,6 +73,8 @@ pub(crate) enum Verb {
     Stop(StopArgs),
     /// Change who is next: give a waiting or running run or sweep another priority
     Priority(PriorityArgs),
+    /// Give a worker no more work, and let what it does go on without it
+    Drain(DrainArgs),
     /// Follow a run or sweep to its end, as `launch` does, without being needed by it
     Watch(WatchArgs),
     /// Wait until a run or sweep has completed, ended or come to a step
@@ -167,6 +170,8 @@ mod tests {
             "phalanx stop digits",
             "phalanx priority digits 10",
             "phalanx priority digits -1000 --coordinator http://10.0.0.1:7070",
+            "phalanx drain 1a2b3c4d",
+            "phalanx drain 000000001A2B3C4D --undo",
             "phalanx watch digits --json",
             "phalanx wait digits --for step=100 --timeout 10m",
             "phalanx top",
@@ -237,6 +242,10 @@ mod tests {
             ("phalanx priority digits high", ValueValidation),
             ("phalanx checkpoint pin digits", MissingRequiredArgument),
             ("phalanx checkpoint pin digits best", ValueValidation),
+            ("phalanx drain", MissingRequiredArgument),
+            ("phalanx drain 1a2b3c4", ValueValidation),
+            ("phalanx drain worker-1", ValueValidation),
+            ("phalanx drain +1a2b3c4", ValueValidation),
             ("phalanx worker", MissingRequiredArgument),
             ("phalanx worker --coordinator http://a:1 --bind nowhere", ValueValidation),
             ("phalanx verify job.yaml --workers 1", ValueValidation),

@@ -1,10 +1,11 @@
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum, value_parser};
-use domain::ids::RunName;
+use domain::ids::{RunName, WorkerId};
 use domain::spec::file::{PRIORITY_MAX, STEPS_MAX, WORKERS_MAX};
 use worker::ProfiledSteps;
 
@@ -87,6 +88,49 @@ pub(crate) struct PriorityArgs {
     pub(crate) priority: i32,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx drain 1a2b3c4d")]
+pub(crate) struct DrainArgs {
+    /// The worker, by the eight digits that `status` shows, or the sixteen of `status --json`
+    pub(crate) worker: WorkerName,
+    /// Give it work again
+    #[arg(long)]
+    pub(crate) undo: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// What people call a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerName {
+    /// Its whole id.
+    Full(WorkerId),
+    /// The eight digits that stand for it; another worker may have the same.
+    Short(u32),
+}
+
+impl FromStr for WorkerName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_hex = text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        match (u64::from_str_radix(text, 16), text.len()) {
+            (Ok(id), 16) if is_hex => Ok(WorkerName::Full(WorkerId(id))),
+            (Ok(id), 8) if is_hex => Ok(WorkerName::Short(id as u32)),
+            _ => Err("it is eight or sixteen hexadecimal digits".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WorkerName::Full(id) => write!(f, "{:016x}", id.0),
+            WorkerName::Short(digits) => write!(f, "{digits:08x}"),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,9 @@ use crate::args::StatusArgs;
 use crate::client::{Client, Named, SweepResults};
 use crate::commands::list::{runs_table, steps};
 use crate::exit::{Exit, Failure};
-use crate::output::{escape, json, percent, print, run_state_name, sweep, table, terminal_width, utc, worker_name};
+use crate::output::{
+    escape, json, percent, print, run_state_name, sweep, table, terminal_width, utc, worker_name, worker_state,
+};
 use crate::session::Session;
 
 pub(crate) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
@@ -53,7 +55,7 @@ fn workers_table(workers: &[Worker]) -> String {
                 escape(&worker.host),
                 worker.pid.to_string(),
                 escape(&worker.device),
-                if worker.connected { "connected" } else { "away" }.to_owned(),
+                worker_state(worker).to_owned(),
                 if worker.run.is_empty() { "-".to_owned() } else { escape(&worker.run) },
             ]
         })
@@ -126,10 +128,16 @@ mod tests {
             connected: true,
             ..Worker::default()
         };
+        let draining = Worker { draining: true, run: "digits".to_owned(), ..worker.clone() };
+        let drained = Worker { draining: true, ..worker.clone() };
+        let away = Worker { draining: true, connected: false, ..worker.clone() };
         assert_eq!(
-            workers_table(&[worker]),
+            workers_table(&[worker, draining, drained, away]),
             "WORKER    HOST         PID  DEVICE  STATE      RUN\n\
-             abcdef01  node\\u{1b}1  42   cpu     connected  -"
+             abcdef01  node\\u{1b}1  42   cpu     connected  -\n\
+             abcdef01  node\\u{1b}1  42   cpu     draining   digits\n\
+             abcdef01  node\\u{1b}1  42   cpu     drained    -\n\
+             abcdef01  node\\u{1b}1  42   cpu     away       -"
         );
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn run(run: &Run) -> Value {
 
 /// A worker.
 pub(crate) fn worker(worker: &Worker) -> Value {
-    let Worker { id, host, pid, device, peer_address, ring_address, connected, run } = worker;
+    let Worker { id, host, pid, device, peer_address, ring_address, connected, run, draining } = worker;
     json!({
         "id": worker_id(*id),
         "host": host,
@@ -65,6 +65,7 @@ pub(crate) fn worker(worker: &Worker) -> Value {
         "ring_address": ring_address,
         "connected": connected,
         "run": (!run.is_empty()).then_some(run),
+        "draining": draining,
     })
 }
 

@@ -83,6 +83,8 @@ fn trial_of_event(event: &Event) -> Option<&TrialId> {
         | Event::StopRequested { .. }
         | Event::ResumeRequested { .. }
         | Event::PriorityRequested { .. }
+        | Event::DrainRequested { .. }
+        | Event::UndrainRequested { .. }
         | Event::PinRequested { .. }
         | Event::UnpinRequested { .. }
         | Event::DeadlinePassed { .. } => None,

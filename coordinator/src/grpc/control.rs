@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use domain::engine::Event;
-use domain::ids::{RunName, Step};
+use domain::ids::{RunName, Step, WorkerId};
 use domain::picture::{Picture, RunPicture};
 use domain::record::{Record, StepRecord};
 use domain::spec::check;
@@ -129,6 +129,17 @@ impl Control for ControlService {
         let run = read_name(&name)?;
         self.driver.request(Event::PriorityRequested { run, priority }).await.map_err(|e| status::of_request(&e))?;
         Ok(Response::new(v1::SetPriorityResponse {}))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let v1::DrainWorkerRequest { worker, undo } = request.into_inner();
+        let worker = WorkerId(worker);
+        let event = if undo { Event::UndrainRequested { worker } } else { Event::DrainRequested { worker } };
+        self.driver.request(event).await.map_err(|e| status::of_request(&e))?;
+        Ok(Response::new(v1::DrainWorkerResponse {}))
     }
 
     async fn pin_checkpoint(

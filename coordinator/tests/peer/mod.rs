@@ -268,6 +268,14 @@ impl Tools {
         soon(self.0.set_priority(v1::SetPriorityRequest { name: name.to_owned(), priority })).await.map(drop)
     }
 
+    pub(crate) async fn drain(&mut self, worker: u64) -> Result<(), Status> {
+        soon(self.0.drain_worker(v1::DrainWorkerRequest { worker, undo: false })).await.map(drop)
+    }
+
+    pub(crate) async fn undrain(&mut self, worker: u64) -> Result<(), Status> {
+        soon(self.0.drain_worker(v1::DrainWorkerRequest { worker, undo: true })).await.map(drop)
+    }
+
     pub(crate) async fn pin(&mut self, name: &str, step: u64) -> Result<(), Status> {
         soon(self.0.pin_checkpoint(v1::PinCheckpointRequest { name: name.to_owned(), step, unpin: false }))
             .await

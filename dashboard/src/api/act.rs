@@ -7,7 +7,7 @@ use domain::ids::{RunName, Step};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::asked::{Asked, Named};
+use super::asked::{Asked, Named, TheWorker};
 use super::{known_run, known_sweep, picture};
 use crate::failure::Problem;
 use crate::{App, Failure};
@@ -184,4 +184,43 @@ pub(crate) async fn unpin(
     Asked(CheckpointAsked { step }): Asked<CheckpointAsked>,
 ) -> Result<Json<Taken>, Failure> {
     of_run(&app, run.clone(), Event::UnpinRequested { run, step: Step(step) }).await
+}
+
+/// Give a worker no more work
+///
+/// The group that it works in finishes the step in progress and goes on without it; if the others are too few, the run is
+/// saved and waits. Must carry the header `X-Phalanx: 1`.
+#[utoipa::path(
+    post, path = "/api/v1/workers/{id}/drain", tag = "actions",
+    params(
+        ("id" = String, Path, description = "sixteen hexadecimal digits"),
+        ("X-Phalanx" = String, Header, description = "must be 1")
+    ),
+    responses(
+        (status = 200, body = Taken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem)
+    )
+)]
+pub(crate) async fn drain(State(app): State<App>, TheWorker(worker): TheWorker) -> Result<Json<Taken>, Failure> {
+    app.source.take(Event::DrainRequested { worker }).await?;
+    Ok(Json(Taken {}))
+}
+
+/// Give a drained worker work again
+///
+/// Must carry the header `X-Phalanx: 1`.
+#[utoipa::path(
+    post, path = "/api/v1/workers/{id}/undrain", tag = "actions",
+    params(
+        ("id" = String, Path, description = "sixteen hexadecimal digits"),
+        ("X-Phalanx" = String, Header, description = "must be 1")
+    ),
+    responses(
+        (status = 200, body = Taken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem)
+    )
+)]
+pub(crate) async fn undrain(State(app): State<App>, TheWorker(worker): TheWorker) -> Result<Json<Taken>, Failure> {
+    app.source.take(Event::UndrainRequested { worker }).await?;
+    Ok(Json(Taken {}))
 }

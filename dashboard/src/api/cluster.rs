@@ -42,6 +42,8 @@ pub(crate) struct Worker {
     device: String,
     /// Whether it is connected; one known from before a restart may not be yet.
     connected: bool,
+    /// Whether a user drained it: it gets no more work.
+    draining: bool,
     /// The run that it works for.
     run: Option<String>,
     /// Its place in the group of that run.
@@ -224,7 +226,7 @@ impl SweepHead {
 
 impl Worker {
     fn of(view: &WorkerView, picture: &Picture) -> Self {
-        let WorkerView { info, connected, run } = view;
+        let WorkerView { info, connected, run, draining } = view;
         let members = run.as_ref().and_then(|run| picture.run(run)).map(|run| &run.view.members);
         let rank = members.and_then(|members| members.iter().position(|member| *member == info.id));
         Self {
@@ -233,6 +235,7 @@ impl Worker {
             pid: info.pid,
             device: info.device.clone(),
             connected: *connected,
+            draining: *draining,
             run: run.as_ref().map(ToString::to_string),
             rank: rank.map(|rank| rank as u32),
         }

@@ -42,6 +42,8 @@ pub(crate) fn router() -> Router<App> {
         .route("/api/v1/sweeps/{name}/stop", post(act::stop_sweep))
         .route("/api/v1/sweeps/{name}/resume", post(act::resume_sweep))
         .route("/api/v1/sweeps/{name}/priority", post(act::priority_of_sweep))
+        .route("/api/v1/workers/{id}/drain", post(act::drain))
+        .route("/api/v1/workers/{id}/undrain", post(act::undrain))
         .route("/api/openapi.json", get(docs::openapi))
         .route("/api/docs", get(docs::page))
         .route("/api", any(nothing))

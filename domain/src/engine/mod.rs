@@ -2,13 +2,14 @@
 //!
 //! Split by what happened: `on_worker` (joined, lost, restarted), `on_trial` (a user's or a group's word about a
 //! run), `on_checkpoint` (parts, manifests, retention), `on_sweep` (trials of sweeps), `on_priority` (a user's other
-//! priority), `liveness` (deadlines), `place` (who works for whom), `widen` (to whom idle workers are lent), `picture` (the
-//! view).
+//! priority), `drain` (workers that are to leave), `liveness` (deadlines), `place` (who works for whom), `widen` (to whom idle
+//! workers are lent), `picture` (the view).
 //!
 //! Replay: whatever is not journalled ([`Event::Alive`], [`Event::Advanced`]) changes no decision that later facts build
 //! on, so the journal alone leads to the same state; what hangs on it is reset by [`Event::Restarted`].
 
 mod digest;
+mod drain;
 mod event;
 mod lineage;
 mod liveness;
@@ -28,7 +29,7 @@ mod trial;
 mod trials;
 mod widen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use event::*;
 pub use reason::{Completion, EndReason, StopCause, WaitReason};
@@ -53,6 +54,8 @@ use crate::spec::JobSpec;
 pub struct Engine {
     timing: Timing,
     workers: BTreeMap<WorkerId, Worker>,
+    /// Those that get no more work, lost ones too: they may come back.
+    draining: BTreeSet<WorkerId>,
     trials: Trials,
     sweeps: BTreeMap<RunName, Sweep>,
     /// The next free place in the queue.
@@ -113,6 +116,7 @@ impl Engine {
         Self {
             timing,
             workers: BTreeMap::new(),
+            draining: BTreeSet::new(),
             trials: Trials::default(),
             sweeps: BTreeMap::new(),
             next_turn: 0,
@@ -126,6 +130,7 @@ impl Engine {
             Event::Submitted { spec } => self.check_name(&spec.name),
             Event::SweepSubmitted { spec } => self.check_submission(spec),
             Event::PriorityRequested { run, priority } => self.check_priority(run, *priority),
+            Event::DrainRequested { worker } | Event::UndrainRequested { worker } => self.check_drain(*worker),
             Event::PinRequested { run, step } | Event::UnpinRequested { run, step } => {
                 self.check_checkpoint(run, *step)
             }
@@ -172,6 +177,7 @@ impl Engine {
         };
         self.dispatch(now, event, &mut effects);
         if is_fact {
+            self.let_drained_go(now, &mut effects);
             self.feed_sweeps(now, &mut effects);
             self.place(now, &mut effects);
             self.newest_fact = now;
@@ -195,7 +201,15 @@ impl Engine {
         match event {
             Event::Restarted => self.on_restarted(now, effects),
             Event::Joined { worker, running } => self.on_joined(now, worker, running, effects),
-            Event::Lost { worker, cause } => self.on_lost(now, worker, &cause.to_string(), effects),
+            Event::Lost { worker, cause } => {
+                self.on_lost(now, worker, &cause.to_string(), effects);
+                if cause == LossCause::Left {
+                    // It does not come back.
+                    self.draining.remove(&worker);
+                }
+            }
+            Event::DrainRequested { worker } => self.on_drain_requested(worker),
+            Event::UndrainRequested { worker } => self.on_undrain_requested(worker),
             Event::Alive { worker } => self.on_alive(now, worker),
             Event::DeadlinePassed { deadline } => self.on_deadline(now, deadline, effects),
             Event::Submitted { spec } => self.on_submitted(now, *spec, effects),

@@ -45,6 +45,7 @@ impl Engine {
             info: worker.info.clone(),
             connected: worker.connected,
             run: worker.trial.as_ref().map(|trial| trial.run.clone()),
+            draining: self.draining.contains(&worker.info.id),
         };
         self.workers.values().map(view).collect()
     }

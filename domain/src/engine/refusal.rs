@@ -1,4 +1,4 @@
-use crate::ids::{RunName, Step};
+use crate::ids::{RunName, Step, WorkerId};
 use crate::spec::file::PRIORITY_MAX;
 use crate::view::RunState;
 
@@ -85,6 +85,12 @@ pub enum Refusal {
         run: RunName,
         /// The step that was given.
         step: Step,
+    },
+    /// There is no such worker.
+    #[error("there is no worker {:016x}\nhint: `phalanx status` shows all workers", .worker.0)]
+    NoSuchWorker {
+        /// The id that was given.
+        worker: WorkerId,
     },
     /// Nothing can have this priority.
     #[error("priority ({priority}) must be -{PRIORITY_MAX} to {PRIORITY_MAX}")]

@@ -79,8 +79,9 @@ pub(super) enum Phase {
         /// Until when it holds out for more workers.
         gather_until: Option<Time>,
     },
-    /// The group of the current generation is connecting.
-    Forming { members: Vec<WorkerId>, until: Time },
+    /// The group of the current generation is connecting. Before that, the drained workers that leave finish the step in
+    /// progress with those that stay.
+    Forming { members: Vec<WorkerId>, until: Time, leaving: Vec<WorkerId> },
     /// Steps are being made.
     Running { members: Vec<WorkerId>, since: Time },
     /// The group broke; the loss that explains it is awaited.
@@ -366,7 +367,7 @@ impl Trial {
 
 impl Phase {
     pub(super) fn waiting(now: Time) -> Self {
-        Phase::Waiting { since: now, reason: WaitReason::TooFew { have: 0, need: 0 }, gather_until: None }
+        Phase::Waiting { since: now, reason: WaitReason::TooFew { have: 0, need: 0, drained: 0 }, gather_until: None }
     }
 
     /// The group's members by rank; none if there is no group.

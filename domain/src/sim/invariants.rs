@@ -42,8 +42,13 @@ impl Seen {
         self.invariant_commands_are_of_the_newest_generation(effects, &view);
         self.invariant_no_needed_checkpoint_is_deleted(effects, &view);
         self.invariant_a_bad_newcomer_fails_no_run(event, &view);
-        self.requested.check(event, &self.view, &view);
+        self.requested.check(event, effects, &self.view, &view);
         self.view = view;
+    }
+
+    /// What users asked for.
+    pub(super) fn requested(&self) -> &Requested {
+        &self.requested
     }
 
     fn invariant_commands_are_of_the_newest_generation(&mut self, effects: &[Effect], view: &View) {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::Event;
-use crate::ids::{RunName, Step};
+use crate::engine::{Effect, Event};
+use crate::ids::{RunName, Step, WorkerId};
 use crate::random::Stream;
 use crate::view::{RunState, RunView, View};
 
@@ -12,11 +12,17 @@ use crate::view::{RunState, RunView, View};
 pub(super) struct Requested {
     priorities: BTreeMap<RunName, i32>,
     pinned: BTreeSet<(RunName, Step)>,
+    drained: BTreeSet<WorkerId>,
 }
 
 impl Requested {
+    /// Workers that get no work, gone ones too.
+    pub(super) fn drained(&self) -> impl Iterator<Item = WorkerId> {
+        self.drained.iter().copied()
+    }
+
     /// `before` and `after` are what was to be seen around `event`.
-    pub(super) fn check(&mut self, event: &Event, before: &View, after: &View) {
+    pub(super) fn check(&mut self, event: &Event, effects: &[Effect], before: &View, after: &View) {
         match event {
             Event::PriorityRequested { run, priority } => {
                 self.priorities.insert(run.clone(), *priority);
@@ -28,10 +34,17 @@ impl Requested {
             Event::UnpinRequested { run, step } => {
                 self.pinned.remove(&(run.clone(), *step));
             }
+            Event::DrainRequested { worker } => {
+                self.drained.insert(*worker);
+            }
+            Event::UndrainRequested { worker } => {
+                self.drained.remove(worker);
+            }
             _ => {}
         }
         self.invariant_priorities_are_as_asked(after);
         self.invariant_what_is_pinned_stays(after);
+        self.invariant_drained_workers_get_no_work(effects, before, after);
         invariant_nobody_waits_behind_a_lower_priority(after);
     }
 
@@ -53,6 +66,44 @@ impl Requested {
         });
         assert_eq!(pinned.collect::<BTreeSet<_>>(), self.pinned, "what is pinned is not what was asked for");
     }
+
+    /// None but the place it has, told again; and that no longer than its group has a reason to keep it.
+    fn invariant_drained_workers_get_no_work(&self, effects: &[Effect], before: &View, after: &View) {
+        for worker in &after.workers {
+            assert_eq!(worker.draining, self.drained.contains(&worker.info.id), "{} and drains", worker.info.id);
+        }
+        for effect in effects {
+            let Effect::Assign { worker, assignment } = effect else { continue };
+            let run = before.runs.iter().find(|run| run.name == assignment.trial.run);
+            let was_member = |id: &WorkerId| run.is_some_and(|run| run.members.contains(id));
+            let is_told_again = run.is_some_and(|run| run.generation == assignment.generation);
+            // Of a group that is drained as a whole, somebody must hold the state until it is saved.
+            let mut survivors = assignment.members.iter().filter(|member| was_member(&member.id));
+            let is_place_kept = is_told_again || survivors.all(|member| self.drained.contains(&member.id));
+            assert!(
+                !self.drained.contains(worker) || (was_member(worker) && is_place_kept),
+                "drained {worker} gets work"
+            );
+            let stays = |leaver: &WorkerId| assignment.members.iter().any(|member| member.id == *leaver);
+            assert!(!assignment.leaving.iter().any(stays), "{:?} leave and stay", assignment.leaving);
+        }
+        for run in after.runs.iter().filter(|run| run.state == RunState::Running && !run.reason.starts_with("saving")) {
+            let is_connected =
+                |id: &WorkerId| after.workers.iter().any(|worker| worker.info.id == *id && worker.connected);
+            let has_drained = run.members.iter().any(|member| self.drained.contains(member));
+            assert!(!has_drained || !run.members.iter().all(is_connected), "{} keeps a drained worker", run.name);
+        }
+    }
+}
+
+/// A request of a user about one of the workers that there are.
+pub(super) fn about_a_worker(view: &View, random: &mut Stream) -> Option<Event> {
+    if view.workers.is_empty() {
+        return None;
+    }
+    let worker = &view.workers[random.below(view.workers.len() as u64) as usize];
+    let id = worker.info.id;
+    Some(if worker.draining { Event::UndrainRequested { worker: id } } else { Event::DrainRequested { worker: id } })
 }
 
 /// A request of a user about one of the checkpoints that there are.

@@ -22,6 +22,8 @@ pub(super) enum Sabotage {
     LossesAreNotJournalled,
     /// What users want of priorities is not journalled.
     PrioritiesAreNotJournalled,
+    /// What users want of workers is not journalled.
+    DrainsAreNotJournalled,
     /// What users want of checkpoints is not journalled.
     PinsAreNotJournalled,
     /// Deadlines never pass.
@@ -46,7 +48,7 @@ pub(super) enum Sabotage {
 
 impl Sabotage {
     #[cfg(test)]
-    pub(super) const ALL: [Sabotage; 12] = [
+    pub(super) const ALL: [Sabotage; 13] = [
         Sabotage::StaleReportsCount,
         Sabotage::RollBacksAreSkipped,
         Sabotage::DiscardIsForgotten,
@@ -54,6 +56,7 @@ impl Sabotage {
         Sabotage::CommitsAreNotJournalled,
         Sabotage::LossesAreNotJournalled,
         Sabotage::PrioritiesAreNotJournalled,
+        Sabotage::DrainsAreNotJournalled,
         Sabotage::PinsAreNotJournalled,
         Sabotage::DeadlinesAreIgnored,
         Sabotage::CommitsGoUnheard,
@@ -101,6 +104,9 @@ impl Sabotage {
             Sabotage::PrioritiesAreNotJournalled => matches!(event, Event::PriorityRequested { .. }),
             Sabotage::PinsAreNotJournalled => {
                 matches!(event, Event::PinRequested { .. } | Event::UnpinRequested { .. })
+            }
+            Sabotage::DrainsAreNotJournalled => {
+                matches!(event, Event::DrainRequested { .. } | Event::UndrainRequested { .. })
             }
             Sabotage::MeasurementsAreNotJournalled => matches!(event, Event::Measured { .. }),
             _ => false,

@@ -77,6 +77,8 @@ fn every_event(number: u64, float: f64, text: &str) -> Vec<Event> {
         Event::StopRequested { run: trial.run.clone() },
         Event::ResumeRequested { run: trial.run.clone() },
         Event::PriorityRequested { run: trial.run.clone(), priority: -7 },
+        Event::DrainRequested { worker },
+        Event::UndrainRequested { worker },
         Event::PinRequested { run: trial.run.clone(), step },
         Event::UnpinRequested { run: trial.run.clone(), step },
         passed(Deadline::Lease { worker }),
@@ -112,10 +114,12 @@ fn kind(event: &Event) -> usize {
         Event::PriorityRequested { .. } => 18,
         Event::PinRequested { .. } => 19,
         Event::UnpinRequested { .. } => 20,
+        Event::DrainRequested { .. } => 21,
+        Event::UndrainRequested { .. } => 22,
     }
 }
 
-const KINDS: usize = 21;
+const KINDS: usize = 23;
 
 /// The sweep of an example.
 fn sweep(seed: u64) -> SweepSpec {

@@ -24,8 +24,7 @@ export interface Worker {
   pid: number;
   device: string;
   connected: boolean;
-  /** Not there where workers cannot be drained. */
-  draining?: boolean;
+  draining: boolean;
   run: string | null;
   rank: number | null;
   memory_bytes?: number | null;

@@ -33,13 +33,18 @@ export function SweepActions(props: { sweep: Pick<SweepSummary, "name" | "state"
 
 /** What can be done with a worker. */
 export function WorkerActions({ worker, after }: { worker: Worker; after: () => void }) {
-  const action: Action = {
+  const actions = [worker.connected && !worker.draining && drain(worker), worker.draining && undrain(worker)];
+  return <Buttons actions={actions} after={after} small={true} />;
+}
+
+function drain(worker: Worker): Action {
+  return {
     label: "Drain",
     title: "Drain this worker?",
     explains: (
       <p>
-        <Name>{worker.id}</Name> takes no further work. What it trains goes on without it where that is possible; then it
-        can be ended without a failure.
+        <Name>{worker.id}</Name> takes no further work. What it trains goes on without it after the step in progress, or is
+        saved and waits if the others are too few; then it can be ended without a failure.
       </p>
     ),
     confirm: "Drain",
@@ -47,7 +52,21 @@ export function WorkerActions({ worker, after }: { worker: Worker; after: () => 
     done: `${worker.id} takes no further work`,
     ends: true,
   };
-  return <Buttons actions={[worker.connected && worker.draining === false && action]} after={after} small={true} />;
+}
+
+function undrain(worker: Worker): Action {
+  return {
+    label: "Undrain",
+    title: "Give this worker work again?",
+    explains: (
+      <p>
+        <Name>{worker.id}</Name> takes part again where workers are wanted.
+      </p>
+    ),
+    confirm: "Undrain",
+    path: () => api("workers", worker.id, "/undrain"),
+    done: `${worker.id} takes work again`,
+  };
 }
 
 /** Keeps a checkpoint, or no longer does. */
