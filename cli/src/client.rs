@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context;
-use domain::ids::RunName;
+use domain::ids::{RunName, WorkerId};
 use domain::search::study::Fact;
 use domain::spec::JobSpec;
 use domain::spec::sweep::SweepSpec;
@@ -203,6 +203,36 @@ impl Client {
 
     pub(crate) async fn resume(&mut self, name: &RunName) -> Result<(), tonic::Status> {
         self.control.resume_run(v1::ResumeRunRequest { name: name.to_string() }).await?;
+        Ok(())
+    }
+
+    /// Gives a run or sweep another priority.
+    pub(crate) async fn set_priority(&mut self, name: &RunName, priority: i32) -> Result<(), tonic::Status> {
+        self.control.set_priority(v1::SetPriorityRequest { name: name.to_string(), priority }).await?;
+        Ok(())
+    }
+
+    /// Gives a worker no more work.
+    pub(crate) async fn drain(&mut self, worker: WorkerId) -> Result<(), tonic::Status> {
+        self.control.drain_worker(v1::DrainWorkerRequest { worker: worker.0, undo: false }).await?;
+        Ok(())
+    }
+
+    /// Gives a drained worker work again.
+    pub(crate) async fn undrain(&mut self, worker: WorkerId) -> Result<(), tonic::Status> {
+        self.control.drain_worker(v1::DrainWorkerRequest { worker: worker.0, undo: true }).await?;
+        Ok(())
+    }
+
+    /// Keeps a checkpoint, whatever the job says.
+    pub(crate) async fn pin(&mut self, name: &RunName, step: u64) -> Result<(), tonic::Status> {
+        self.control.pin_checkpoint(v1::PinCheckpointRequest { name: name.to_string(), step, unpin: false }).await?;
+        Ok(())
+    }
+
+    /// Lets a checkpoint stay or go as the job says.
+    pub(crate) async fn unpin(&mut self, name: &RunName, step: u64) -> Result<(), tonic::Status> {
+        self.control.pin_checkpoint(v1::PinCheckpointRequest { name: name.to_string(), step, unpin: true }).await?;
         Ok(())
     }
 

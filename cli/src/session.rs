@@ -1,5 +1,5 @@
-//! Finding the coordinator to talk to: the one that was named, the one that holds the state directory, or, to read only,
-//! one in this process for the time of the command.
+//! Finding the coordinator to talk to: the one that was named, the one that holds the state directory, or, where no worker
+//! is needed, one in this process for the time of the command.
 
 use std::path::Path;
 
@@ -21,6 +21,11 @@ pub(crate) struct Session {
 impl Session {
     /// For commands that only read: works without a running coordinator too.
     pub(crate) async fn to_read(place: &PlaceArgs) -> Result<Self, Failure> {
+        Self::without_workers(place).await
+    }
+
+    /// For commands about what is stored: works without a running coordinator too.
+    pub(crate) async fn without_workers(place: &PlaceArgs) -> Result<Self, Failure> {
         if let Some(url) = live_coordinator(place) {
             return Ok(Self { client: Client::connect(&url).await?, embedded: None });
         }

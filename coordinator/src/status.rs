@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use dashboard::{Failure, StatusCode};
 use domain::engine::Refusal;
-use domain::ids::RunName;
+use domain::ids::{RunName, Step};
 use domain::spec::check::Inconsistent;
 use proto::convert::ConvertError;
 use store::{CheckpointError, StoreError};
@@ -29,7 +29,11 @@ fn of_refusal(refusal: &Refusal) -> Status {
         Refusal::RunLive { .. } | Refusal::RunEnded { .. } | Refusal::NameOfSweep { .. } => {
             Status::already_exists(message)
         }
-        Refusal::NoSuchRun { .. } | Refusal::NoEarlierSweep { .. } => Status::not_found(message),
+        Refusal::NoSuchRun { .. }
+        | Refusal::NoEarlierSweep { .. }
+        | Refusal::NoSuchCheckpoint { .. }
+        | Refusal::NoSuchWorker { .. } => Status::not_found(message),
+        Refusal::PriorityOutOfRange { .. } => Status::invalid_argument(message),
         Refusal::NotLive { .. }
         | Refusal::NotResumable { .. }
         | Refusal::PartOfSweep { .. }
@@ -124,10 +128,10 @@ pub(crate) fn no_sweep(sweep: &RunName) -> Status {
 
 /// There is no such checkpoint.
 pub(crate) fn no_checkpoint(run: &RunName, step: Option<u64>) -> Status {
-    Status::not_found(match step {
-        Some(step) => format!("run {run} has no checkpoint of step {step}\nhint: `phalanx checkpoint list {run}`"),
-        None => format!("run {run} has no checkpoint yet"),
-    })
+    match step {
+        Some(step) => of_refusal(&Refusal::NoSuchCheckpoint { run: run.clone(), step: Step(step) }),
+        None => Status::not_found(format!("run {run} has no checkpoint yet")),
+    }
 }
 
 /// A worker broke the protocol.

@@ -4,6 +4,7 @@
 
 mod http;
 mod peer;
+mod users;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -307,7 +308,7 @@ async fn requests_that_cannot_be_taken_are_refused_by_code() {
     assert_eq!(tools.submit(&good).await.unwrap_err().code(), Code::AlreadyExists, "names are not reused");
     tools.resume("a").await.unwrap();
     for (name, code) in [("b", Code::NotFound), ("../../x", Code::InvalidArgument), ("", Code::InvalidArgument)] {
-        assert_eq!(tools.codes_for(name).await, [code; 7], "{name:?}");
+        assert_eq!(tools.codes_for(name).await, [code; 9], "{name:?}");
     }
     coordinator.end().await;
 }

@@ -14,17 +14,20 @@ pub struct Candidate {
     pub metric: Option<f64>,
     /// Whether it is the run's result.
     pub result: bool,
+    /// Whether a user wants it to stay.
+    pub pinned: bool,
 }
 
 /// The steps whose checkpoints stay: the last `keep_last`, the best `keep_best` by `metric`, the multiples of
-/// `keep_every_steps`, and always the newest and the result.
+/// `keep_every_steps`, and always the newest, the result and what is pinned. One that is pinned counts among the last and the
+/// best as it did before, so pinning and unpinning it changes nothing for the others.
 pub fn kept(spec: &CheckpointSpec, metric: EvalMetric, candidates: &[Candidate]) -> BTreeSet<Step> {
     let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
     newest_first.sort_by_key(|c| std::cmp::Reverse(c.step));
     let last = newest_first.iter().take(spec.keep_last.max(1) as usize).map(|c| c.step);
     let best = best_first(metric, candidates).into_iter().take(spec.keep_best as usize);
     let periodic = |step: Step| spec.keep_every_steps.is_some_and(|n| n > 0 && step.0.is_multiple_of(n));
-    let always = candidates.iter().filter(|c| c.result || periodic(c.step)).map(|c| c.step);
+    let always = candidates.iter().filter(|c| c.result || c.pinned || periodic(c.step)).map(|c| c.step);
     last.chain(best).chain(always).collect()
 }
 
@@ -63,6 +66,7 @@ mod tests {
             step: Step(*step),
             metric: (*metric != 0.0).then_some(*metric),
             result: result == Some(*step),
+            pinned: false,
         };
         metrics.iter().map(candidate).collect()
     }
@@ -90,6 +94,10 @@ mod tests {
         assert_eq!(best(EvalLoss, &candidates(&saved, None)), Some(Step(2)), "the earlier of equals is the best");
         assert_eq!(best(EvalLoss, &candidates(&[(1, 0.0), (2, f64::NAN)], None)), None);
         assert!(kept(&spec(1, 1, None), EvalLoss, &[]).is_empty());
+        let mut pinned = candidates(&saved, None);
+        pinned[0].pinned = true;
+        let stays: Vec<u64> = kept(&spec(2, 1, None), EvalLoss, &pinned).iter().map(|s| s.0).collect();
+        assert_eq!(stays, [1, 2, 5, 6], "what is pinned stays beside the others");
     }
 
     proptest! {

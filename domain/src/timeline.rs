@@ -47,6 +47,16 @@ pub enum Kind {
     StopRequested,
     /// A user asked to go on.
     Resumed,
+    /// A user asked for another priority.
+    PriorityChanged,
+    /// A user wants a worker to get no more work.
+    WorkerDrained,
+    /// A user wants a drained worker to get work again.
+    WorkerUndrained,
+    /// A user wants a checkpoint to stay.
+    CheckpointPinned,
+    /// A user no longer wants a checkpoint to stay.
+    CheckpointUnpinned,
     /// An attempt came to its end by itself.
     Completed,
     /// An attempt came to rest because it was asked to.
@@ -70,6 +80,11 @@ impl Kind {
             Kind::CheckpointFailed => "checkpoint_failed",
             Kind::StopRequested => "stop_requested",
             Kind::Resumed => "resumed",
+            Kind::PriorityChanged => "priority_changed",
+            Kind::WorkerDrained => "worker_drained",
+            Kind::WorkerUndrained => "worker_undrained",
+            Kind::CheckpointPinned => "checkpoint_pinned",
+            Kind::CheckpointUnpinned => "checkpoint_unpinned",
             Kind::Completed => "completed",
             Kind::Stopped => "stopped",
             Kind::Failed => "failed",
@@ -118,6 +133,21 @@ pub fn moment(sequence: u64, at: Time, event: &Event) -> Option<Moment> {
         }
         Event::StopRequested { run } => (Kind::StopRequested, Some(run), None, "stop requested".to_owned()),
         Event::ResumeRequested { run } => (Kind::Resumed, Some(run), None, "resumed".to_owned()),
+        Event::DrainRequested { worker } => {
+            (Kind::WorkerDrained, None, Some(*worker), format!("worker {} gets no more work", worker.short()))
+        }
+        Event::UndrainRequested { worker } => {
+            (Kind::WorkerUndrained, None, Some(*worker), format!("worker {} gets work again", worker.short()))
+        }
+        Event::PinRequested { run, step } => {
+            (Kind::CheckpointPinned, Some(run), None, format!("checkpoint of step {step} is pinned"))
+        }
+        Event::UnpinRequested { run, step } => {
+            (Kind::CheckpointUnpinned, Some(run), None, format!("checkpoint of step {step} is no longer pinned"))
+        }
+        Event::PriorityRequested { run, priority } => {
+            (Kind::PriorityChanged, Some(run), None, format!("priority {priority}"))
+        }
         Event::AttemptEnded { trial, outcome, .. } => {
             let (kind, text) = match outcome {
                 AttemptOutcome::Completed { step } => (Kind::Completed, format!("completed with step {step}")),

@@ -28,6 +28,8 @@ pub struct SweepView {
     pub state: RunState,
     /// Why it stands there, for a person.
     pub reason: String,
+    /// That of its trials.
+    pub priority: i32,
     /// When it was handed in.
     pub submitted_at: Time,
     /// When it ended.
@@ -106,6 +108,8 @@ pub struct RunView {
     pub members: Vec<WorkerId>,
     /// Workers it wants.
     pub workers_wanted: u32,
+    /// Of runs that wait for workers, the one with the highest gets them. Not always that of its job: users change it.
+    pub priority: i32,
     /// Steps completed and durable.
     pub step: Step,
     /// Evaluations so far, oldest first.
@@ -219,6 +223,8 @@ pub struct CheckpointView {
     pub best: bool,
     /// Whether it is the run's result.
     pub result: bool,
+    /// Whether a user wants it to stay, whatever retention says.
+    pub pinned: bool,
 }
 
 /// One worker.
@@ -230,4 +236,6 @@ pub struct WorkerView {
     pub connected: bool,
     /// The run it works for.
     pub run: Option<RunName>,
+    /// Whether a user drained it: it gets no more work.
+    pub draining: bool,
 }

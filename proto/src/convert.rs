@@ -406,6 +406,7 @@ fn assignment_from_wire(assign: v1::Assign) -> Result<Assignment, ConvertError> 
         generation,
         rank,
         members,
+        leaving,
         spec_json,
         start,
         recorded,
@@ -422,6 +423,7 @@ fn assignment_from_wire(assign: v1::Assign) -> Result<Assignment, ConvertError> 
         generation: Generation(generation),
         rank: Rank(rank),
         members: members.into_iter().map(worker_from_wire).collect(),
+        leaving: leaving.into_iter().map(WorkerId).collect(),
         spec: spec_from_json(&spec_json)?,
         start: start.map_or(StartFrom::Scratch, |v1::StartCheckpoint { step, manifest, blake3, copy }| match copy {
             false => StartFrom::Checkpoint { step: Step(step), manifest, blake3 },
@@ -438,12 +440,14 @@ fn assignment_from_wire(assign: v1::Assign) -> Result<Assignment, ConvertError> 
 }
 
 fn assignment_to_wire(assignment: &Assignment) -> v1::Assign {
-    let Assignment { trial, generation, rank, members, spec, start, recorded, skip_updates, state, until } = assignment;
+    let Assignment { trial, generation, rank, members, leaving, spec, start, recorded, skip_updates, state, until } =
+        assignment;
     v1::Assign {
         trial: trial.to_string(),
         generation: generation.0,
         rank: rank.0,
         members: members.iter().map(worker_to_wire).collect(),
+        leaving: leaving.iter().map(|worker| worker.0).collect(),
         spec_json: spec_to_json(spec),
         start: match start {
             StartFrom::Scratch => None,
@@ -471,7 +475,7 @@ fn assignment_to_wire(assignment: &Assignment) -> v1::Assign {
 }
 
 fn worker_from_wire(worker: v1::Worker) -> WorkerInfo {
-    let v1::Worker { id, host, pid, device, peer_address, ring_address, connected: _, run: _ } = worker;
+    let v1::Worker { id, host, pid, device, peer_address, ring_address, connected: _, run: _, draining: _ } = worker;
     WorkerInfo { id: WorkerId(id), host, pid, device, peer_address, ring_address }
 }
 
@@ -486,15 +490,17 @@ fn worker_to_wire(worker: &WorkerInfo) -> v1::Worker {
         ring_address: ring_address.clone(),
         connected: true,
         run: String::new(),
+        draining: false,
     }
 }
 
 /// A worker as people see it.
 pub fn worker_view_to_wire(view: &WorkerView) -> v1::Worker {
-    let WorkerView { info, connected, run } = view;
+    let WorkerView { info, connected, run, draining } = view;
     v1::Worker {
         connected: *connected,
         run: run.as_ref().map(ToString::to_string).unwrap_or_default(),
+        draining: *draining,
         ..worker_to_wire(info)
     }
 }

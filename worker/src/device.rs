@@ -87,15 +87,15 @@ impl Commands {
 
     /// Hands a command over, and wakes the device thread if its group cannot finish the step it is in.
     ///
-    /// A group that only grows is left alone: its members see the command at the end of the step. A group that lost a
-    /// member may be waiting for it.
+    /// A group that only grows, or from which members leave in good order, is left alone: its members see the command at the
+    /// end of the step. A group that lost a member may be waiting for it.
     pub(crate) fn send(&self, command: Command) {
         let shared = self.lock();
         let hopeless = shared.in_group.as_ref().filter(|group| match &command {
             Command::Assign(a) => {
                 let newer = a.trial != group.trial || a.generation > group.generation;
-                let kept = |id: &WorkerId| a.members.iter().any(|m| m.id == *id);
-                newer && (group.forming || !group.members.iter().all(kept))
+                let is_there = |id: &WorkerId| a.members.iter().any(|m| m.id == *id) || a.leaving.contains(id);
+                newer && (group.forming || !group.members.iter().all(is_there))
             }
             Command::Release { trial, generation } => *trial == group.trial && *generation >= group.generation,
             Command::Shutdown => true,

@@ -97,6 +97,8 @@ struct Cluster {
     start: StartFrom,
     recorded: Position,
     skip_updates: Vec<Step>,
+    /// Who leaves in good order.
+    leaving: Vec<WorkerId>,
     /// Where the next group rests.
     rest: Option<Length>,
     reports: Receiver<(usize, Report)>,
@@ -118,6 +120,7 @@ impl Cluster {
             start: StartFrom::Scratch,
             recorded: Position::default(),
             skip_updates: Vec::new(),
+            leaving: Vec::new(),
             rest: None,
             reports,
             reporting,
@@ -170,6 +173,7 @@ impl Cluster {
                 generation: self.generation,
                 rank: Rank(rank),
                 members: infos.clone(),
+                leaving: self.leaving.clone(),
                 spec: self.spec.clone(),
                 start: self.start.clone(),
                 recorded: self.recorded,
@@ -398,6 +402,24 @@ fn a_group_grows_between_two_steps() {
     cluster.assign(&[0], StateInMemory::Keep);
     cluster.until_step(1);
     cluster.assign(&[1, 0, 2], StateInMemory::Keep);
+    assert_eq!(Outcome::of(&mut cluster), Outcome::undisturbed(digits(), 1));
+    let broken = |(_, report): &(usize, Report)| matches!(report, Report::Broken { .. });
+    assert!(!cluster.seen.iter().any(broken), "members leave together: {:#?}", cluster.seen);
+}
+
+#[test]
+fn a_group_shrinks_between_two_steps_if_nobody_is_lost() {
+    let mut cluster = Cluster::new(digits(), 4);
+    cluster.assign(&[0, 1, 2], StateInMemory::Keep);
+    cluster.until_step(1);
+    cluster.leaving = vec![cluster.workers[0].info.id];
+    cluster.assign(&[1, 3, 2], StateInMemory::Keep);
+    let formed = cluster.until(|worker, report| match report {
+        Report::Formed { position, .. } if worker == 1 => Some(*position),
+        _ => None,
+    });
+    let left = cluster.workers[0].outbox.running().unwrap();
+    assert_eq!((left.generation, left.position), (Generation(1), formed), "it has finished the step with the others");
     assert_eq!(Outcome::of(&mut cluster), Outcome::undisturbed(digits(), 1));
     let broken = |(_, report): &(usize, Report)| matches!(report, Report::Broken { .. });
     assert!(!cluster.seen.iter().any(broken), "members leave together: {:#?}", cluster.seen);

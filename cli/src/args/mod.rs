@@ -17,9 +17,10 @@ pub(crate) use self::sweep::{
     SweepShowArgs, SweepVerb,
 };
 pub(crate) use self::verbs::{
-    AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, CompletionsArgs,
-    CoordinatorServiceArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs, ResumeArgs, SchemaArgs,
-    SchemaOf, StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
+    AuditArgs, CheckpointArgs, CheckpointListArgs, CheckpointPinArgs, CheckpointShowArgs, CheckpointVerb,
+    CompletionsArgs, CoordinatorServiceArgs, DrainArgs, ExportArgs, Http, LaunchArgs, ListArgs, LocalArgs, LogsArgs,
+    PriorityArgs, ResumeArgs, SchemaArgs, SchemaOf, StatusArgs, StopArgs, ValidateArgs, VerifyArgs, WorkerArgs,
+    WorkerName,
 };
 
 const EXIT_CODES: &str = "\
@@ -70,6 +71,10 @@ pub(crate) enum Verb {
     Resume(ResumeArgs),
     /// Bring a run to rest after the step in progress, with its state saved
     Stop(StopArgs),
+    /// Change who is next: give a waiting or running run or sweep another priority
+    Priority(PriorityArgs),
+    /// Give a worker no more work, and let what it does go on without it
+    Drain(DrainArgs),
     /// Follow a run or sweep to its end, as `launch` does, without being needed by it
     Watch(WatchArgs),
     /// Wait until a run or sweep has completed, ended or come to a step
@@ -82,7 +87,7 @@ pub(crate) enum Verb {
     List(ListArgs),
     /// Print the log of a run
     Logs(LogsArgs),
-    /// List, show and export checkpoints
+    /// List, show, export and keep checkpoints
     Checkpoint(CheckpointArgs),
     /// Prove from the ledger that every sample was read exactly once per epoch
     Audit(AuditArgs),
@@ -163,6 +168,10 @@ mod tests {
             "phalanx plan sweep.yaml --seconds 0.5 --json",
             "phalanx resume digits --workers 3",
             "phalanx stop digits",
+            "phalanx priority digits 10",
+            "phalanx priority digits -1000 --coordinator http://10.0.0.1:7070",
+            "phalanx drain 1a2b3c4d",
+            "phalanx drain 000000001A2B3C4D --undo",
             "phalanx watch digits --json",
             "phalanx wait digits --for step=100 --timeout 10m",
             "phalanx top",
@@ -177,6 +186,8 @@ mod tests {
             "phalanx checkpoint list digits",
             "phalanx checkpoint show digits --step 100 --json",
             "phalanx checkpoint export digits --output model --whole",
+            "phalanx checkpoint pin digits 100",
+            "phalanx checkpoint pin digits 100 --unpin",
             "phalanx audit digits --json",
             "phalanx verify job.yaml --workers 3 --steps 20",
             "phalanx validate a.yaml b.yaml",
@@ -226,6 +237,15 @@ mod tests {
             ("phalanx init --image 28", ValueValidation),
             ("phalanx init --classes 1", ValueValidation),
             ("phalanx stop", MissingRequiredArgument),
+            ("phalanx priority digits", MissingRequiredArgument),
+            ("phalanx priority digits 1001", ValueValidation),
+            ("phalanx priority digits high", ValueValidation),
+            ("phalanx checkpoint pin digits", MissingRequiredArgument),
+            ("phalanx checkpoint pin digits best", ValueValidation),
+            ("phalanx drain", MissingRequiredArgument),
+            ("phalanx drain 1a2b3c4", ValueValidation),
+            ("phalanx drain worker-1", ValueValidation),
+            ("phalanx drain +1a2b3c4", ValueValidation),
             ("phalanx worker", MissingRequiredArgument),
             ("phalanx worker --coordinator http://a:1 --bind nowhere", ValueValidation),
             ("phalanx verify job.yaml --workers 1", ValueValidation),

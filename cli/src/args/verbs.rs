@@ -1,11 +1,12 @@
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum, value_parser};
-use domain::ids::RunName;
-use domain::spec::file::{STEPS_MAX, WORKERS_MAX};
+use domain::ids::{RunName, WorkerId};
+use domain::spec::file::{PRIORITY_MAX, STEPS_MAX, WORKERS_MAX};
 use worker::ProfiledSteps;
 
 use super::{PlaceArgs, StateDirArgs};
@@ -77,6 +78,62 @@ pub(crate) struct StopArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx priority job 10")]
+pub(crate) struct PriorityArgs {
+    /// The run or sweep
+    pub(crate) name: RunName,
+    /// Of those that wait for workers, the one with the highest gets them; nobody who has workers loses them
+    #[arg(value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = value_parser!(i32).range(-i64::from(PRIORITY_MAX)..=i64::from(PRIORITY_MAX)))]
+    pub(crate) priority: i32,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx drain 1a2b3c4d")]
+pub(crate) struct DrainArgs {
+    /// The worker, by the eight digits that `status` shows, or the sixteen of `status --json`
+    pub(crate) worker: WorkerName,
+    /// Give it work again
+    #[arg(long)]
+    pub(crate) undo: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// What people call a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerName {
+    /// Its whole id.
+    Full(WorkerId),
+    /// The eight digits that stand for it; another worker may have the same.
+    Short(u32),
+}
+
+impl FromStr for WorkerName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_hex = text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        match (u64::from_str_radix(text, 16), text.len()) {
+            (Ok(id), 16) if is_hex => Ok(WorkerName::Full(WorkerId(id))),
+            (Ok(id), 8) if is_hex => Ok(WorkerName::Short(id as u32)),
+            _ => Err("it is eight or sixteen hexadecimal digits".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WorkerName::Full(id) => write!(f, "{:016x}", id.0),
+            WorkerName::Short(digits) => write!(f, "{digits:08x}"),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example:\n  phalanx status digits")]
 pub(crate) struct StatusArgs {
     /// A run to show in detail
@@ -126,6 +183,8 @@ pub(crate) enum CheckpointVerb {
     Show(CheckpointShowArgs),
     /// Write the model of a checkpoint as model.safetensors and config.json
     Export(ExportArgs),
+    /// Keep a checkpoint, whatever the job's keep_last and keep_best say
+    Pin(CheckpointPinArgs),
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +233,20 @@ pub(crate) struct ExportArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  phalanx checkpoint pin digits 100")]
+pub(crate) struct CheckpointPinArgs {
+    /// The run
+    pub(crate) run: RunName,
+    /// Step of the checkpoint
+    pub(crate) step: u64,
+    /// Let it stay or go as the job says
+    #[arg(long)]
+    pub(crate) unpin: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use proto::v1::Checkpoint;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::args::{CheckpointListArgs, CheckpointShowArgs, CheckpointVerb, ExportArgs};
+use crate::args::{CheckpointListArgs, CheckpointPinArgs, CheckpointShowArgs, CheckpointVerb, ExportArgs};
 use crate::client::{CheckpointFile, Client, Content};
 use crate::exit::{Exit, Failure};
 use crate::export;
@@ -20,6 +20,7 @@ pub(crate) async fn run(verb: CheckpointVerb) -> Result<Exit, Failure> {
         CheckpointVerb::List(args) => list(args).await,
         CheckpointVerb::Show(args) => show(args).await,
         CheckpointVerb::Export(args) => export(args).await,
+        CheckpointVerb::Pin(args) => pin(args).await,
     }
 }
 
@@ -36,18 +37,26 @@ async fn list(args: CheckpointListArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+async fn pin(args: CheckpointPinArgs) -> Result<Exit, Failure> {
+    let CheckpointPinArgs { run, step, unpin, place } = args;
+    let mut session = Session::without_workers(&place).await?;
+    let pinned = if unpin { session.client.unpin(&run, step).await } else { session.client.pin(&run, step).await };
+    session.close().await?;
+    pinned?;
+    let told = if unpin { "is kept as the job says" } else { "is kept until it is unpinned" };
+    print(&format!("the checkpoint of step {step} of run {run} {told}"))?;
+    Ok(Exit::Done)
+}
+
 fn checkpoints_table(checkpoints: &[Checkpoint]) -> String {
     let rows: Vec<[String; 4]> = checkpoints
         .iter()
         .map(|checkpoint| {
-            let kind = match (checkpoint.result, checkpoint.best) {
-                (true, true) => "result, best",
-                (true, false) => "result",
-                (false, true) => "best",
-                (false, false) => "-",
-            };
+            let kinds = [("result", checkpoint.result), ("best", checkpoint.best), ("pinned", checkpoint.pinned)];
+            let kinds: Vec<&str> = kinds.iter().filter(|(_, is)| *is).map(|(kind, _)| *kind).collect();
+            let kind = if kinds.is_empty() { "-".to_owned() } else { kinds.join(", ") };
             let weights = escape(&checkpoint.weights_sha256).chars().take(16).collect();
-            [checkpoint.step.to_string(), kind.to_owned(), weights, escape(&checkpoint.manifest)]
+            [checkpoint.step.to_string(), kind, weights, escape(&checkpoint.manifest)]
         })
         .collect();
     table(["STEP", "KIND", "WEIGHTS SHA256", "MANIFEST"], &rows)
@@ -140,19 +149,27 @@ mod tests {
 
     #[test]
     fn checkpoints_have_a_line_each() {
-        let checkpoint = |step, best, result| Checkpoint {
+        let checkpoint = |step, best, result, pinned| Checkpoint {
             step,
             manifest: format!("a/0/{step}.json"),
             weights_sha256: "0123456789abcdef0123".to_owned(),
             best,
             result,
+            pinned,
             ..Checkpoint::default()
         };
         assert_eq!(
-            checkpoints_table(&[checkpoint(5, true, false), checkpoint(10, false, true)]),
-            "STEP  KIND    WEIGHTS SHA256    MANIFEST\n\
-             5     best    0123456789abcdef  a/0/5.json\n\
-             10    result  0123456789abcdef  a/0/10.json"
+            checkpoints_table(&[
+                checkpoint(5, true, false, false),
+                checkpoint(10, true, false, true),
+                checkpoint(15, false, true, false),
+                checkpoint(20, false, false, false),
+            ]),
+            "STEP  KIND          WEIGHTS SHA256    MANIFEST\n\
+             5     best          0123456789abcdef  a/0/5.json\n\
+             10    best, pinned  0123456789abcdef  a/0/10.json\n\
+             15    result        0123456789abcdef  a/0/15.json\n\
+             20    -             0123456789abcdef  a/0/20.json"
         );
     }
 }

@@ -5,12 +5,14 @@ mod checkpoint;
 mod completions;
 mod coordinator;
 mod doctor;
+mod drain;
 mod explain;
 mod init;
 mod launch;
 mod list;
 mod logs;
 mod plan;
+mod priority;
 mod replay;
 mod resume;
 mod schema;
@@ -39,6 +41,8 @@ pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
         Verb::Replay(args) => replay::run(args).await,
         Verb::Resume(args) => resume::run(args).await,
         Verb::Stop(args) => stop::run(args).await,
+        Verb::Priority(args) => priority::run(args).await,
+        Verb::Drain(args) => drain::run(args).await,
         Verb::Watch(args) => watch::run(args).await,
         Verb::Wait(args) => wait::run(args).await,
         Verb::Top(args) => top::run(args).await,

@@ -8,7 +8,9 @@ use crate::args::StatusArgs;
 use crate::client::{Client, Named, SweepResults};
 use crate::commands::list::{runs_table, steps};
 use crate::exit::{Exit, Failure};
-use crate::output::{escape, json, percent, print, run_state_name, sweep, table, terminal_width, utc, worker_name};
+use crate::output::{
+    escape, json, percent, print, run_state_name, sweep, table, terminal_width, utc, worker_name, worker_state,
+};
 use crate::session::Session;
 
 pub(crate) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
@@ -53,7 +55,7 @@ fn workers_table(workers: &[Worker]) -> String {
                 escape(&worker.host),
                 worker.pid.to_string(),
                 escape(&worker.device),
-                if worker.connected { "connected" } else { "away" }.to_owned(),
+                worker_state(worker).to_owned(),
                 if worker.run.is_empty() { "-".to_owned() } else { escape(&worker.run) },
             ]
         })
@@ -73,6 +75,9 @@ fn run_text(run: &Run) -> String {
     ];
     if let Some(ended) = run.ended_at_ms {
         lines.push(format!("ended:       {}", utc(ended)));
+    }
+    if run.priority != 0 {
+        lines.push(format!("priority:    {}", run.priority));
     }
     lines.push(format!("workers:     {} of {} ({})", members.len(), run.workers_wanted, members.join(", ")));
     lines.push(format!("generation:  {}, {} lost to failures", run.generation, run.failures));
@@ -97,6 +102,7 @@ mod tests {
             name: "digits".to_owned(),
             reason: "too few workers: 1 of 2".to_owned(),
             workers_wanted: 2,
+            priority: -3,
             ..Run::default()
         };
         run.set_state(RunState::Waiting);
@@ -106,6 +112,7 @@ mod tests {
              state:       waiting: too few workers: 1 of 2\n\
              step:        0\n\
              submitted:   1970-01-01T00:00:00Z\n\
+             priority:    -3\n\
              workers:     0 of 2\n\
              generation:  0, 0 lost to failures"
         );
@@ -114,17 +121,23 @@ mod tests {
     #[test]
     fn workers_have_a_line_each() {
         let worker = Worker {
-            id: 0xabcd_ef01 << 32,
+            id: 0x1234_5678_abcd_ef01,
             host: "node\u{1b}1".to_owned(),
             pid: 42,
             device: "cpu".to_owned(),
             connected: true,
             ..Worker::default()
         };
+        let draining = Worker { draining: true, run: "digits".to_owned(), ..worker.clone() };
+        let drained = Worker { draining: true, ..worker.clone() };
+        let away = Worker { draining: true, connected: false, ..worker.clone() };
         assert_eq!(
-            workers_table(&[worker]),
+            workers_table(&[worker, draining, drained, away]),
             "WORKER    HOST         PID  DEVICE  STATE      RUN\n\
-             abcdef01  node\\u{1b}1  42   cpu     connected  -"
+             abcdef01  node\\u{1b}1  42   cpu     connected  -\n\
+             abcdef01  node\\u{1b}1  42   cpu     draining   digits\n\
+             abcdef01  node\\u{1b}1  42   cpu     drained    -\n\
+             abcdef01  node\\u{1b}1  42   cpu     away       -"
         );
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn run(run: &Run) -> Value {
         sweep,
         parent,
         parent_step,
+        priority,
     } = run;
     json!({
         "name": name,
@@ -36,6 +37,7 @@ pub(crate) fn run(run: &Run) -> Value {
         "generation": generation,
         "members": members.iter().map(|id| worker_id(*id)).collect::<Vec<_>>(),
         "workers_wanted": workers_wanted,
+        "priority": priority,
         "step": step,
         "total_steps": total_steps,
         "evals": evals.iter().map(eval).collect::<Vec<_>>(),
@@ -53,7 +55,7 @@ pub(crate) fn run(run: &Run) -> Value {
 
 /// A worker.
 pub(crate) fn worker(worker: &Worker) -> Value {
-    let Worker { id, host, pid, device, peer_address, ring_address, connected, run } = worker;
+    let Worker { id, host, pid, device, peer_address, ring_address, connected, run, draining } = worker;
     json!({
         "id": worker_id(*id),
         "host": host,
@@ -63,12 +65,13 @@ pub(crate) fn worker(worker: &Worker) -> Value {
         "ring_address": ring_address,
         "connected": connected,
         "run": (!run.is_empty()).then_some(run),
+        "draining": draining,
     })
 }
 
 /// A checkpoint.
 pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> Value {
-    let Checkpoint { step, manifest, blake3, weights_sha256, best, result } = checkpoint;
+    let Checkpoint { step, manifest, blake3, weights_sha256, best, result, pinned } = checkpoint;
     json!({
         "step": step,
         "manifest": manifest,
@@ -76,6 +79,7 @@ pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> Value {
         "weights_sha256": weights_sha256,
         "best": best,
         "result": result,
+        "pinned": pinned,
     })
 }
 

@@ -12,6 +12,9 @@ mod wrap;
 
 use std::io::Write;
 
+use domain::ids::WorkerId;
+use proto::v1::Worker;
+
 use crate::embedded::Embedded;
 
 pub(crate) use self::escape::{escape, escape_lines};
@@ -58,7 +61,17 @@ pub(crate) fn note(line: &str) {
 
 /// A worker's id as people see it, and as it stands in the logs.
 pub(crate) fn worker_name(id: u64) -> String {
-    format!("{:08x}", id >> 32)
+    WorkerId(id).short()
+}
+
+/// Whether a worker is there, and gets work.
+pub(crate) fn worker_state(worker: &Worker) -> &'static str {
+    match (worker.connected, worker.draining, worker.run.is_empty()) {
+        (false, _, _) => "away",
+        (true, true, false) => "draining",
+        (true, true, true) => "drained",
+        (true, false, _) => "connected",
+    }
 }
 
 /// `1 worker`, `2 workers`.

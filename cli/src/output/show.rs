@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn changes_have_their_lines() {
-        let group = Change::Group { generation: 3, members: vec![0x1234_5678 << 32, 1 << 32], step: 40 };
+        let group = Change::Group { generation: 3, members: vec![0x1234_5678, 1], step: 40 };
         let eval = Change::Eval(EvalPoint { step: 51, loss: 0.30, accuracy: 0.95, ..EvalPoint::default() });
         let waiting = Change::State { state: RunState::Waiting, reason: "1 of 2 workers\u{1b}".to_owned() };
         for (change, line) in [

@@ -178,6 +178,9 @@ pub(crate) fn sweep_text(results: &SweepResults, top: usize, width: Option<usize
     let state = run_state_name(sweep.state());
     let reason = if sweep.reason.is_empty() { String::new() } else { format!(": {}", escape(&sweep.reason)) };
     let mut lines = vec![format!("sweep:   {}", escape(&sweep.name)), format!("state:   {state}{reason}")];
+    if sweep.priority != 0 {
+        lines.push(format!("queue:   priority {}", sweep.priority));
+    }
     let of = |state: TrialState| sweep.trials.iter().filter(|trial| trial.state() == state).count();
     let counts = [
         (TrialState::Completed, "complete"),
@@ -278,6 +281,7 @@ pub(crate) fn sweep_json(sweep: &Sweep) -> Value {
         "name": sweep.name,
         "state": run_state_name(sweep.state()),
         "reason": sweep.reason,
+        "priority": sweep.priority,
         "submitted_at_ms": sweep.submitted_at_ms,
         "ended_at_ms": sweep.ended_at_ms,
         "best": best(sweep).map(|trial| trial.number),

@@ -35,7 +35,7 @@ fn run(name: &str, state: RunState, step: u64) -> Run {
 
 fn worker(id: u64, run: &str, connected: bool) -> Worker {
     Worker {
-        id: id << 32,
+        id,
         host: "node-1".to_owned(),
         pid: 4000 + id as u32,
         device: "cpu".to_owned(),
@@ -66,7 +66,7 @@ fn sweep_spec() -> String {
 fn busy() -> Top {
     let mut top = Top::new("http://127.0.0.1:7070");
     let mut digits = run("digits-vit", RunState::Running, 310);
-    digits.members = vec![1 << 32, 2 << 32];
+    digits.members = vec![1, 2];
     digits.generation = 3;
     digits.failures = 1;
     digits.checkpoints = vec![Checkpoint { step: 300, ..Checkpoint::default() }];

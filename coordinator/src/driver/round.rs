@@ -82,6 +82,11 @@ fn trial_of_event(event: &Event) -> Option<&TrialId> {
         | Event::Alive { .. }
         | Event::StopRequested { .. }
         | Event::ResumeRequested { .. }
+        | Event::PriorityRequested { .. }
+        | Event::DrainRequested { .. }
+        | Event::UndrainRequested { .. }
+        | Event::PinRequested { .. }
+        | Event::UnpinRequested { .. }
         | Event::DeadlinePassed { .. } => None,
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use domain::engine::Event;
-use domain::ids::{RunName, Step};
+use domain::ids::{RunName, Step, WorkerId};
 use domain::picture::{Picture, RunPicture};
 use domain::record::{Record, StepRecord};
 use domain::spec::check;
@@ -119,6 +119,38 @@ impl Control for ControlService {
         let run = read_name(&request.into_inner().name)?;
         self.driver.request(Event::ResumeRequested { run }).await.map_err(|e| status::of_request(&e))?;
         Ok(Response::new(v1::ResumeRunResponse {}))
+    }
+
+    async fn set_priority(
+        &self,
+        request: Request<v1::SetPriorityRequest>,
+    ) -> Result<Response<v1::SetPriorityResponse>, Status> {
+        let v1::SetPriorityRequest { name, priority } = request.into_inner();
+        let run = read_name(&name)?;
+        self.driver.request(Event::PriorityRequested { run, priority }).await.map_err(|e| status::of_request(&e))?;
+        Ok(Response::new(v1::SetPriorityResponse {}))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let v1::DrainWorkerRequest { worker, undo } = request.into_inner();
+        let worker = WorkerId(worker);
+        let event = if undo { Event::UndrainRequested { worker } } else { Event::DrainRequested { worker } };
+        self.driver.request(event).await.map_err(|e| status::of_request(&e))?;
+        Ok(Response::new(v1::DrainWorkerResponse {}))
+    }
+
+    async fn pin_checkpoint(
+        &self,
+        request: Request<v1::PinCheckpointRequest>,
+    ) -> Result<Response<v1::PinCheckpointResponse>, Status> {
+        let v1::PinCheckpointRequest { name, step, unpin } = request.into_inner();
+        let (run, step) = (read_name(&name)?, Step(step));
+        let event = if unpin { Event::UnpinRequested { run, step } } else { Event::PinRequested { run, step } };
+        self.driver.request(event).await.map_err(|e| status::of_request(&e))?;
+        Ok(Response::new(v1::PinCheckpointResponse {}))
     }
 
     type ReadRecordsStream = Messages<v1::ReadRecordsResponse>;

@@ -1,6 +1,6 @@
 //! The dashboard of a real coordinator, asked over real connections.
 
-mod client;
+pub(crate) mod client;
 mod hostile;
 mod stream;
 

@@ -264,6 +264,24 @@ impl Tools {
         soon(self.0.resume_run(v1::ResumeRunRequest { name: name.to_owned() })).await.map(drop)
     }
 
+    pub(crate) async fn set_priority(&mut self, name: &str, priority: i32) -> Result<(), Status> {
+        soon(self.0.set_priority(v1::SetPriorityRequest { name: name.to_owned(), priority })).await.map(drop)
+    }
+
+    pub(crate) async fn drain(&mut self, worker: u64) -> Result<(), Status> {
+        soon(self.0.drain_worker(v1::DrainWorkerRequest { worker, undo: false })).await.map(drop)
+    }
+
+    pub(crate) async fn undrain(&mut self, worker: u64) -> Result<(), Status> {
+        soon(self.0.drain_worker(v1::DrainWorkerRequest { worker, undo: true })).await.map(drop)
+    }
+
+    pub(crate) async fn pin(&mut self, name: &str, step: u64) -> Result<(), Status> {
+        soon(self.0.pin_checkpoint(v1::PinCheckpointRequest { name: name.to_owned(), step, unpin: false }))
+            .await
+            .map(drop)
+    }
+
     pub(crate) async fn records(&mut self, name: &str) -> (Vec<v1::StepPoint>, Vec<v1::EvalPoint>) {
         let request = v1::ReadRecordsRequest { name: name.to_owned(), after_step: 0 };
         let pages = all(soon(self.0.read_records(request)).await.unwrap().into_inner()).await.unwrap();
@@ -296,13 +314,15 @@ impl Tools {
     }
 
     /// The codes of all calls that name a run.
-    pub(crate) async fn codes_for(&mut self, name: &str) -> [Code; 7] {
+    pub(crate) async fn codes_for(&mut self, name: &str) -> [Code; 9] {
         let name = || name.to_owned();
         [
             code(self.0.get_run(v1::GetRunRequest { name: name() }).await),
             code(self.0.watch_run(v1::WatchRunRequest { name: name() }).await),
             code(self.0.stop_run(v1::StopRunRequest { name: name() }).await),
             code(self.0.resume_run(v1::ResumeRunRequest { name: name() }).await),
+            code(self.0.set_priority(v1::SetPriorityRequest { name: name(), priority: 1 }).await),
+            code(self.0.pin_checkpoint(v1::PinCheckpointRequest { name: name(), step: 1, unpin: false }).await),
             code(self.0.read_records(v1::ReadRecordsRequest { name: name(), after_step: 0 }).await),
             code(self.0.read_log(v1::ReadLogRequest { name: name(), after_sequence: 0, follow: true }).await),
             code(

@@ -3,7 +3,7 @@
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
-use domain::ids::RunName;
+use domain::ids::{RunName, WorkerId};
 use serde::de::DeserializeOwned;
 
 use crate::Failure;
@@ -37,3 +37,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         RunName::new(name).map(Self).map_err(|error| Failure::bad_request(error.to_string()))
     }
 }
+
+/// The worker that the path of a request names, by its id in full.
+#[derive(Debug)]
+pub(crate) struct TheWorker(pub(crate) WorkerId);
+
+impl<S: Send + Sync> FromRequestParts<S> for TheWorker {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(id) = path.map_err(|rejection: PathRejection| Failure::bad_request(rejection.body_text()))?;
+        let is_id = id.len() == WORKER_ID_DIGITS && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+        match u64::from_str_radix(&id, 16) {
+            Ok(number) if is_id => Ok(Self(WorkerId(number))),
+            _ => Err(Failure::bad_request("a worker is named by the sixteen hexadecimal digits of its id")),
+        }
+    }
+}
+
+/// As many as the id of a worker has where it is shown.
+const WORKER_ID_DIGITS: usize = 16;

@@ -42,6 +42,8 @@ pub(crate) struct Worker {
     device: String,
     /// Whether it is connected; one known from before a restart may not be yet.
     connected: bool,
+    /// Whether a user drained it: it gets no more work.
+    draining: bool,
     /// The run that it works for.
     run: Option<String>,
     /// Its place in the group of that run.
@@ -65,6 +67,8 @@ pub(crate) struct RunSummary {
     /// Members of its group.
     workers: u32,
     workers_wanted: u32,
+    /// Of runs that wait for workers, the one with the highest gets them.
+    priority: i32,
     generation: u64,
     /// Groups lost to a failure so far.
     failures: u32,
@@ -95,6 +99,8 @@ pub(crate) struct SweepHead {
     state: RunState,
     /// Why it stands there; may be empty.
     reason: String,
+    /// That of its trials.
+    priority: i32,
     submitted_at: u64,
     ended_at: Option<u64>,
     objectives: Vec<ObjectiveSummary>,
@@ -141,6 +147,7 @@ impl RunSummary {
             generation,
             members,
             workers_wanted,
+            priority,
             step,
             measurements,
             checkpoints: _,
@@ -160,6 +167,7 @@ impl RunSummary {
             total_steps: data.map(|data| data.total_steps).filter(|steps| *steps > 0),
             workers: members.len() as u32,
             workers_wanted: *workers_wanted,
+            priority: *priority,
             generation: generation.0,
             failures: *failures,
             submitted_at: submitted_at.0,
@@ -196,7 +204,7 @@ impl TrialCounts {
 
 impl SweepHead {
     pub(crate) fn of(sweep: &SweepPicture) -> Self {
-        let SweepView { name, state, reason, submitted_at, ended_at, trials: _ } = &*sweep.view;
+        let SweepView { name, state, reason, priority, submitted_at, ended_at, trials: _ } = &*sweep.view;
         let objective =
             |objective: &Objective| ObjectiveSummary { metric: objective.metric.name(), goal: objective.goal.name() };
         let best = results::best(sweep).map(|trial| Best {
@@ -207,6 +215,7 @@ impl SweepHead {
             name: name.to_string(),
             state: *state,
             reason: reason.clone(),
+            priority: *priority,
             submitted_at: submitted_at.0,
             ended_at: ended_at.map(|at| at.0),
             objectives: sweep.spec.objectives.iter().map(objective).collect(),
@@ -217,7 +226,7 @@ impl SweepHead {
 
 impl Worker {
     fn of(view: &WorkerView, picture: &Picture) -> Self {
-        let WorkerView { info, connected, run } = view;
+        let WorkerView { info, connected, run, draining } = view;
         let members = run.as_ref().and_then(|run| picture.run(run)).map(|run| &run.view.members);
         let rank = members.and_then(|members| members.iter().position(|member| *member == info.id));
         Self {
@@ -226,6 +235,7 @@ impl Worker {
             pid: info.pid,
             device: info.device.clone(),
             connected: *connected,
+            draining: *draining,
             run: run.as_ref().map(ToString::to_string),
             rank: rank.map(|rank| rank as u32),
         }

@@ -18,6 +18,8 @@ use crate::stream;
         run::run, series::series, run::log, run::ledger, run::model,
         sweep::sweep, sweep::decisions,
         act::stop, act::resume, act::stop_sweep, act::resume_sweep,
+        act::priority, act::priority_of_sweep, act::pin, act::unpin, act::drain,
+        act::undrain,
         export::run, export::sweep,
     ),
     tags(

@@ -62,6 +62,8 @@ pub(crate) struct Checkpoint {
     best: bool,
     /// Whether it is the run's result.
     result: bool,
+    /// Whether a user wants it to stay, whatever the job says.
+    pinned: bool,
     weights_sha256: String,
     /// The path of its manifest in the checkpoint store.
     manifest: String,
@@ -105,8 +107,9 @@ impl Run {
             accuracy: m.eval_accuracy.into(),
         };
         let checkpoint = |checkpoint: &CheckpointView| {
-            let CheckpointView { step, at, manifest, blake3: _, weights_sha256, best, result } = checkpoint.clone();
-            Checkpoint { step: step.0, at: at.0, best, result, weights_sha256, manifest }
+            let CheckpointView { step, at, manifest, blake3: _, weights_sha256, best, result, pinned } =
+                checkpoint.clone();
+            Checkpoint { step: step.0, at: at.0, best, result, pinned, weights_sha256, manifest }
         };
         let group = |group: &GroupView| {
             let GroupView { generation, step, at, members } = group;

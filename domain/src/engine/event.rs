@@ -152,6 +152,37 @@ pub enum Event {
         /// The run.
         run: RunName,
     },
+    /// A user wants a checkpoint to stay, whatever retention says.
+    PinRequested {
+        /// The run.
+        run: RunName,
+        /// Steps completed in the checkpoint.
+        step: Step,
+    },
+    /// A user no longer wants a checkpoint to stay.
+    UnpinRequested {
+        /// The run.
+        run: RunName,
+        /// Steps completed in the checkpoint.
+        step: Step,
+    },
+    /// A user wants a worker to get no more work.
+    DrainRequested {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A user wants a drained worker to get work again.
+    UndrainRequested {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A user asked for another priority of a run or sweep.
+    PriorityRequested {
+        /// The run or sweep.
+        run: RunName,
+        /// From now on.
+        priority: i32,
+    },
     /// A deadline of the engine passed; see [`Deadline`].
     DeadlinePassed {
         /// Which.
@@ -374,6 +405,8 @@ pub struct Assignment {
     pub rank: Rank,
     /// All members, by rank.
     pub members: Vec<WorkerInfo>,
+    /// Members of the group before that are no members any more and alive: its step in progress can be finished.
+    pub leaving: Vec<WorkerId>,
     /// The job.
     pub spec: JobSpec,
     /// Where to begin if no member holds a state of the trial.

@@ -1,17 +1,20 @@
 //! The engine: facts in, effects out. See [`Engine`].
 //!
 //! Split by what happened: `on_worker` (joined, lost, restarted), `on_trial` (a user's or a group's word about a
-//! run), `on_checkpoint` (parts, manifests, retention), `on_sweep` (trials of sweeps), `liveness` (deadlines), `place`
-//! (who works for whom), `widen` (to whom idle workers are lent), `picture` (the view).
+//! run), `on_checkpoint` (parts, manifests, retention), `on_sweep` (trials of sweeps), `on_priority` (a user's other
+//! priority), `drain` (workers that are to leave), `liveness` (deadlines), `place` (who works for whom), `widen` (to whom idle
+//! workers are lent), `picture` (the view).
 //!
 //! Replay: whatever is not journalled ([`Event::Alive`], [`Event::Advanced`]) changes no decision that later facts build
 //! on, so the journal alone leads to the same state; what hangs on it is reset by [`Event::Restarted`].
 
 mod digest;
+mod drain;
 mod event;
 mod lineage;
 mod liveness;
 mod on_checkpoint;
+mod on_priority;
 mod on_sweep;
 mod on_trial;
 mod on_worker;
@@ -26,7 +29,7 @@ mod trial;
 mod trials;
 mod widen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use event::*;
 pub use reason::{Completion, EndReason, StopCause, WaitReason};
@@ -51,6 +54,8 @@ use crate::spec::JobSpec;
 pub struct Engine {
     timing: Timing,
     workers: BTreeMap<WorkerId, Worker>,
+    /// Those that get no more work, lost ones too: they may come back.
+    draining: BTreeSet<WorkerId>,
     trials: Trials,
     sweeps: BTreeMap<RunName, Sweep>,
     /// The next free place in the queue.
@@ -111,6 +116,7 @@ impl Engine {
         Self {
             timing,
             workers: BTreeMap::new(),
+            draining: BTreeSet::new(),
             trials: Trials::default(),
             sweeps: BTreeMap::new(),
             next_turn: 0,
@@ -120,13 +126,14 @@ impl Engine {
 
     /// Whether a user's request can be taken; asked before it is journalled. Other events always can.
     pub fn check(&self, event: &Event) -> Result<(), Refusal> {
-        let state_of = |run: &RunName| {
-            let trial = self.trials.get(&only_trial(run));
-            trial.map(picture::state).ok_or_else(|| Refusal::NoSuchRun { run: run.clone() })
-        };
         match event {
             Event::Submitted { spec } => self.check_name(&spec.name),
             Event::SweepSubmitted { spec } => self.check_submission(spec),
+            Event::PriorityRequested { run, priority } => self.check_priority(run, *priority),
+            Event::DrainRequested { worker } | Event::UndrainRequested { worker } => self.check_drain(*worker),
+            Event::PinRequested { run, step } | Event::UnpinRequested { run, step } => {
+                self.check_checkpoint(run, *step)
+            }
             Event::StopRequested { run } | Event::ResumeRequested { run } if self.sweeps.contains_key(run) => {
                 self.check_sweep(event, run)
             }
@@ -134,14 +141,22 @@ impl Engine {
                 let sweep = self.sweep_of(run).expect("just seen");
                 Err(Refusal::PartOfSweep { run: run.clone(), sweep })
             }
-            Event::StopRequested { run } => match state_of(run)? {
-                state if state.is_ended() => Err(Refusal::NotLive { run: run.clone(), state }),
-                _ => Ok(()),
-            },
-            Event::ResumeRequested { run } => match self.trials[&self.known(run)?].phase {
-                Phase::Ended { reason: EndReason::Stopped { .. } | EndReason::Failed { .. }, .. } => Ok(()),
-                _ => Err(Refusal::NotResumable { run: run.clone(), state: state_of(run)? }),
-            },
+            Event::StopRequested { run } => self.check_live(run),
+            Event::ResumeRequested { run } => {
+                let trial = &self.trials[&self.known(run)?];
+                match trial.phase {
+                    Phase::Ended { reason: EndReason::Stopped { .. } | EndReason::Failed { .. }, .. } => Ok(()),
+                    _ => Err(Refusal::NotResumable { run: run.clone(), state: picture::state(trial) }),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a run has not come to rest.
+    fn check_live(&self, run: &RunName) -> Result<(), Refusal> {
+        match picture::state(&self.trials[&self.known(run)?]) {
+            state if state.is_ended() => Err(Refusal::NotLive { run: run.clone(), state }),
             _ => Ok(()),
         }
     }
@@ -162,6 +177,7 @@ impl Engine {
         };
         self.dispatch(now, event, &mut effects);
         if is_fact {
+            self.let_drained_go(now, &mut effects);
             self.feed_sweeps(now, &mut effects);
             self.place(now, &mut effects);
             self.newest_fact = now;
@@ -185,7 +201,15 @@ impl Engine {
         match event {
             Event::Restarted => self.on_restarted(now, effects),
             Event::Joined { worker, running } => self.on_joined(now, worker, running, effects),
-            Event::Lost { worker, cause } => self.on_lost(now, worker, &cause.to_string(), effects),
+            Event::Lost { worker, cause } => {
+                self.on_lost(now, worker, &cause.to_string(), effects);
+                if cause == LossCause::Left {
+                    // It does not come back.
+                    self.draining.remove(&worker);
+                }
+            }
+            Event::DrainRequested { worker } => self.on_drain_requested(worker),
+            Event::UndrainRequested { worker } => self.on_undrain_requested(worker),
             Event::Alive { worker } => self.on_alive(now, worker),
             Event::DeadlinePassed { deadline } => self.on_deadline(now, deadline, effects),
             Event::Submitted { spec } => self.on_submitted(now, *spec, effects),
@@ -198,6 +222,9 @@ impl Engine {
             }
             Event::StopRequested { run } => self.on_stop_requested(now, &only_trial(&run), effects),
             Event::ResumeRequested { run } => self.on_resume_requested(now, &only_trial(&run), effects),
+            Event::PriorityRequested { run, priority } => self.on_priority_requested(&run, priority, effects),
+            Event::PinRequested { run, step } => self.on_pin_requested(&only_trial(&run), step, effects),
+            Event::UnpinRequested { run, step } => self.on_unpin_requested(&only_trial(&run), step, effects),
             Event::Advanced { trial, generation, position } => {
                 self.on_advanced(&trial, generation, position, effects);
             }
@@ -224,7 +251,9 @@ impl Engine {
             }
             Event::Committed { trial, generation, step, manifest, blake3, weights_sha256 } => {
                 let (blake3, weights_sha256) = (blake3.into(), weights_sha256.into());
-                let checkpoint = trial::Checkpoint { generation, step, at: now, manifest, blake3, weights_sha256 };
+                let is_pinned = false;
+                let checkpoint =
+                    trial::Checkpoint { generation, step, at: now, manifest, blake3, weights_sha256, is_pinned };
                 self.on_committed(now, &trial, checkpoint, effects);
             }
         }

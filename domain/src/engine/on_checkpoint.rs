@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use super::trial::{Checkpoint, Phase, Save, Trial};
-use super::{Effect, EndReason, Engine, note};
-use crate::ids::{Generation, Step, Time, TrialId};
+use super::{Effect, EndReason, Engine, Refusal, note};
+use crate::ids::{Generation, RunName, Step, Time, TrialId};
 use crate::keep;
 use crate::record::SavedPart;
 
@@ -94,6 +94,29 @@ impl Engine {
         self.apply_retention(id, effects);
     }
 
+    /// Whether a run has a checkpoint of `step`: only what is there can be kept.
+    pub(super) fn check_checkpoint(&self, run: &RunName, step: Step) -> Result<(), Refusal> {
+        if self.trials[&self.known(run)?].has_checkpoint_at(step) {
+            return Ok(());
+        }
+        Err(Refusal::NoSuchCheckpoint { run: run.clone(), step })
+    }
+
+    pub(super) fn on_pin_requested(&mut self, id: &TrialId, step: Step, effects: &mut Vec<Effect>) {
+        let Some(checkpoint) = self.trials.get_mut(id).and_then(|trial| trial.checkpoint_at(step)) else { return };
+        if !std::mem::replace(&mut checkpoint.is_pinned, true) {
+            note(effects, id, format!("checkpoint of step {step} is pinned"));
+        }
+    }
+
+    pub(super) fn on_unpin_requested(&mut self, id: &TrialId, step: Step, effects: &mut Vec<Effect>) {
+        let Some(checkpoint) = self.trials.get_mut(id).and_then(|trial| trial.checkpoint_at(step)) else { return };
+        if std::mem::replace(&mut checkpoint.is_pinned, false) {
+            note(effects, id, format!("checkpoint of step {step} is no longer pinned"));
+            self.apply_retention(id, effects);
+        }
+    }
+
     /// Gives up the checkpoints that need not stay. While a group is forming, its members may be reading one.
     pub(super) fn apply_retention(&mut self, id: &TrialId, effects: &mut Vec<Effect>) {
         let trial = &self.trials[id];
@@ -112,6 +135,10 @@ impl Trial {
     /// Whether the run can have come to a save of `step` in `generation`.
     fn can_have_saved(&self, generation: Generation, step: Step) -> bool {
         generation <= self.generation && self.can_reach(step)
+    }
+
+    fn checkpoint_at(&mut self, step: Step) -> Option<&mut Checkpoint> {
+        self.checkpoints.iter_mut().find(|checkpoint| checkpoint.step == step)
     }
 
     /// Whether the parts that `generation` wrote of `step` are of no use, and its manifest is not being written.

@@ -116,7 +116,7 @@ impl Engine {
         let place = |engine: &Self, name: &RunName| {
             let sweep = &engine.sweeps[name];
             let workers = sweep.study.training().saturating_mul(sweep.spec.workers_per_trial);
-            (Reverse(sweep.spec.priority), workers, sweep.turn)
+            (Reverse(sweep.priority), workers, sweep.turn)
         };
         while let Some(name) = asked.iter().min_by_key(|name| place(self, name)).cloned() {
             asked.remove(&name);
@@ -131,7 +131,7 @@ impl Engine {
     /// trial is begun then all the same, and waits: so it is not smaller trials that get every worker that becomes free.
     fn would_be_passed(&self, name: &RunName, others: &BTreeSet<RunName>) -> bool {
         let sweep = &self.sweeps[name];
-        sweep.is_live() && self.vacant_for(sweep.spec.priority) > 0 && others.iter().any(|other| self.has_slot(other))
+        sweep.is_live() && self.vacant_for(sweep.priority) > 0 && others.iter().any(|other| self.has_slot(other))
     }
 
     /// Whether enough workers are free, beyond those that waiting runs before it want. A sweep of which nothing trains is
@@ -139,7 +139,7 @@ impl Engine {
     fn has_slot(&self, name: &RunName) -> bool {
         let sweep = &self.sweeps[name];
         let is_idle = || sweep.study.training() == 0;
-        sweep.is_live() && (is_idle() || self.vacant_for(sweep.spec.priority) >= sweep.spec.workers_per_trial)
+        sweep.is_live() && (is_idle() || self.vacant_for(sweep.priority) >= sweep.spec.workers_per_trial)
     }
 
     /// Does what the study says comes next; whether to ask again.
@@ -203,6 +203,7 @@ impl Engine {
         let id = only_trial(&run);
         let mut trial = Trial::new(job, now, turn);
         trial.sweep = Some((name.clone(), number));
+        trial.priority = self.sweeps[name].priority;
         trial.is_elastic = self.sweeps[name].spec.elastic;
         trial.until = Some(until);
         if let Some(Parent { trial: parent, budget }) = parent {

@@ -37,7 +37,9 @@ impl Engine {
         let Some(trial) = self.trials.get(id) else { return };
         match trial.phase {
             Phase::Waiting { .. } => self.end_stopped(now, id, effects),
-            Phase::Forming { .. } | Phase::Broken { .. } | Phase::Running { .. } if trial.stopping.is_none() => {
+            Phase::Forming { .. } | Phase::Broken { .. } | Phase::Running { .. }
+                if matches!(trial.stopping, None | Some(StopCause::Drained { .. })) =>
+            {
                 self.bring_to_stop(id, StopCause::User, effects);
             }
             Phase::Forming { .. } | Phase::Broken { .. } | Phase::Running { .. } => {}
@@ -401,7 +403,11 @@ impl Engine {
         let Phase::Saving { finish, .. } = &trial.phase else { return };
         let step = finish.step();
         let is_initialisation = step == Step(0);
-        let reason = if trial.has_checkpoint_at(step) || is_initialisation {
+        let is_saved = trial.has_checkpoint_at(step) || is_initialisation;
+        if is_saved && matches!((finish, trial.stopping), (Finish::Stopped { .. }, Some(StopCause::Drained { .. }))) {
+            return self.wait_for_others(now, id, step, effects);
+        }
+        let reason = if is_saved {
             trial.end_reason(*finish)
         } else if let Some(cause) = trial.lost_saves.get(&step) {
             EndReason::Failed { cause: format!("the state of step {step} could not be saved: {cause}") }
@@ -409,6 +415,15 @@ impl Engine {
             return;
         };
         self.end(now, id, reason, effects);
+    }
+
+    /// A group that is too small without its drained member has saved its state.
+    fn wait_for_others(&mut self, now: Time, id: &TrialId, step: Step, effects: &mut Vec<Effect>) {
+        note(effects, id, format!("step {step} is saved; waiting for other workers than the drained one"));
+        self.fall_back_to_waiting(now, id, effects);
+        // A generation without a group: told again, the end of this attempt must not end the run.
+        let dropped = self.trial_mut(id).take_generation();
+        drop_saves(effects, id, dropped);
     }
 
     fn end_stopped(&mut self, now: Time, id: &TrialId, effects: &mut Vec<Effect>) {
@@ -454,7 +469,7 @@ impl Engine {
         match trial.stopping {
             Some(StopCause::User) => self.end_stopped(now, id, effects),
             // Once it runs again, the limit strikes again.
-            Some(StopCause::TimeLimit { .. }) | None => {
+            Some(StopCause::TimeLimit { .. } | StopCause::Drained { .. }) | None => {
                 trial.stopping = None;
                 trial.enter(now, Phase::waiting(now));
             }
@@ -500,7 +515,9 @@ impl Trial {
             (Finish::Stopped { step }, Some(StopCause::TimeLimit { max_seconds })) => {
                 EndReason::Completed { step, why: Completion::TimeLimit { max_seconds } }
             }
-            (Finish::Stopped { step }, Some(StopCause::User) | None) => EndReason::Stopped { step },
+            (Finish::Stopped { step }, Some(StopCause::User | StopCause::Drained { .. }) | None) => {
+                EndReason::Stopped { step }
+            }
             (Finish::Rested { step }, _) => EndReason::Paused { step },
         }
     }

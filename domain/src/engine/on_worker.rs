@@ -92,6 +92,7 @@ impl Engine {
         if let Some(trial) = worker.trial {
             self.on_member_lost(now, &trial, id, cause, effects);
         }
+        self.on_leaver_lost(now, id, cause, effects);
     }
 
     fn on_member_lost(

@@ -45,6 +45,7 @@ impl Engine {
             info: worker.info.clone(),
             connected: worker.connected,
             run: worker.trial.as_ref().map(|trial| trial.run.clone()),
+            draining: self.draining.contains(&worker.info.id),
         };
         self.workers.values().map(view).collect()
     }
@@ -69,6 +70,7 @@ impl Engine {
             weights_sha256: checkpoint.weights_sha256.to_string(),
             best: best == Some(checkpoint.step),
             result: result == Some(checkpoint.step),
+            pinned: checkpoint.is_pinned,
         });
         RunView {
             name: id.run.clone(),
@@ -79,6 +81,7 @@ impl Engine {
             generation: trial.generation,
             members: trial.phase.members().to_vec(),
             workers_wanted: trial.spec.workers,
+            priority: trial.priority,
             step: trial.recorded.step,
             measurements: trial.measurements.clone(),
             checkpoints: checkpoints.collect(),
@@ -120,6 +123,7 @@ impl Engine {
             name: name.clone(),
             state: sweep_state(sweep),
             reason: sweep_reason(sweep),
+            priority: sweep.priority,
             submitted_at: sweep.submitted_at,
             ended_at: match sweep.phase {
                 SweepPhase::Stopped { at } | SweepPhase::Ended { at, .. } => Some(at),

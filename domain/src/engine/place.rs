@@ -2,7 +2,7 @@ use std::cmp::Reverse;
 
 use super::liveness::backed_off_ms;
 use super::trial::{Checkpoint, Phase, Trial};
-use super::{Assignment, Effect, Engine, StartFrom, StateInMemory, WaitReason, Worker, drop_saves, note};
+use super::{Assignment, Effect, Engine, StartFrom, StateInMemory, StopCause, WaitReason, Worker, drop_saves, note};
 use crate::ids::{Rank, RunName, Time, TrialId, WorkerId};
 
 /// What becomes of a waiting trial.
@@ -30,6 +30,8 @@ struct Supply {
     holders: u32,
     /// All connected workers.
     connected: u32,
+    /// Connected workers that would serve it if they were not drained.
+    drained: u32,
 }
 
 /// A run starts with its full number of workers at once, with fewer after `gather_ms`. One that lacks workers blocks later
@@ -49,7 +51,7 @@ fn decide(demand: &Demand, supply: &Supply, gather_ms: u64, now: Time) -> Placem
         let reason = WaitReason::Gathering { have, want: workers };
         return Placement::Wait { reason, gather_until: Some(until), reserves: true };
     }
-    let reason = WaitReason::TooFew { have, need: min_workers };
+    let reason = WaitReason::TooFew { have, need: min_workers, drained: supply.drained };
     let can_be_served = supply.connected >= min_workers;
     let held_until = since.after_ms(gather_ms);
     let is_held = !can_be_served && supply.holders > 0 && now < held_until;
@@ -103,7 +105,7 @@ impl Engine {
 
     /// Those with the highest priority first, and of them those that came first.
     pub(super) fn by_turn(&self, filter: impl Fn(&Trial) -> bool) -> Vec<TrialId> {
-        let place = |(id, trial): (&TrialId, &Trial)| (Reverse(trial.spec.priority), trial.turn, id.clone());
+        let place = |(id, trial): (&TrialId, &Trial)| (Reverse(trial.priority), trial.turn, id.clone());
         let mut ids: Vec<_> = self.trials.live().filter(|(_, trial)| filter(trial)).map(place).collect();
         ids.sort();
         ids.into_iter().map(|(_, _, id)| id).collect()
@@ -120,21 +122,21 @@ impl Engine {
         let free = if free.len() < workers as usize { free.len() + self.lent_for(id).len() } else { free.len() };
         let connected = self.connected_for(trial);
         let demand = Demand { workers, min_workers, since, gather_until };
-        decide(&demand, &Supply { free: free as u32, holders, connected }, self.timing.gather_ms, now)
+        let drained = trial_would_have(self.draining.iter().filter_map(|id| Some((id, self.workers.get(id)?))), trial);
+        let supply = Supply { free: free as u32, holders, connected, drained };
+        decide(&demand, &supply, self.timing.gather_ms, now)
     }
 
     /// Workers that may serve a trial, busy or not.
     fn connected_for(&self, trial: &Trial) -> u32 {
-        let may_serve = |(id, worker): &(&WorkerId, &Worker)| worker.connected && !trial.shunned.contains_key(id);
-        self.workers.iter().filter(may_serve).count() as u32
+        trial_would_have(self.workers.iter().filter(|(id, _)| !self.draining.contains(id)), trial)
     }
 
     /// How many workers a new trial of this priority would find: those that are free or lent out, less what the waiting
     /// ones before it want. None, if one of these waits for workers to become free.
     pub(super) fn vacant_for(&self, priority: i32) -> u32 {
-        let free = self.workers.values().filter(|worker| worker.connected && worker.trial.is_none()).count() as u32;
-        let mut vacant = free + self.lent();
-        let is_before = |trial: &Trial| matches!(trial.phase, Phase::Waiting { .. }) && trial.spec.priority >= priority;
+        let mut vacant = self.count_free() + self.lent();
+        let is_before = |trial: &Trial| matches!(trial.phase, Phase::Waiting { .. }) && trial.priority >= priority;
         for (_, trial) in self.trials.live().filter(|(_, trial)| is_before(trial)) {
             match vacant.checked_sub(trial.spec.workers) {
                 Some(left) => vacant = left,
@@ -161,7 +163,7 @@ impl Engine {
     fn free_for(&self, id: &TrialId) -> Vec<WorkerId> {
         let shunned = &self.trials[id].shunned;
         let is_free = |(worker_id, worker): &(&WorkerId, &Worker)| {
-            worker.connected && worker.trial.is_none() && !shunned.contains_key(worker_id)
+            self.is_free(**worker_id, worker) && !shunned.contains_key(worker_id)
         };
         let free = self.workers.iter().filter(is_free);
         let mut ids: Vec<(u32, WorkerId)> = free
@@ -225,7 +227,12 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let (workers, min_workers) = (self.trials[id].spec.workers, self.trials[id].spec.min_workers);
-        let mut members: Vec<WorkerId> = left.into_iter().filter(|m| self.workers[m].connected).collect();
+        let (drained, mut members): (Vec<WorkerId>, Vec<WorkerId>) =
+            left.into_iter().filter(|m| self.workers[m].connected).partition(|m| self.draining.contains(m));
+        if members.is_empty() {
+            // Nobody else holds the state: they go on until it is saved, or with somebody else too.
+            members = drained;
+        }
         if members.len() < workers as usize {
             members.extend(self.spare_for(id));
             members.truncate(workers as usize);
@@ -247,9 +254,14 @@ impl Engine {
         cause: &str,
         effects: &mut Vec<Effect>,
     ) {
+        let leaving = self.leaving(id, &members);
         self.dissolve(id);
         let form_ms = self.timing.form_ms;
         let trial = self.trial_mut(id);
+        if matches!(trial.stopping, Some(StopCause::Drained { .. })) {
+            // Whether this group has to stop is seen once it has formed.
+            trial.stopping = None;
+        }
         debug_assert!(members.len() >= trial.spec.min_workers as usize);
         debug_assert!(members.len() <= trial.most_workers() as usize);
         let dropped = trial.take_generation();
@@ -263,13 +275,23 @@ impl Engine {
         );
         note(effects, id, text);
         drop_saves(effects, id, dropped);
-        trial.enter(now, Phase::Forming { members: members.clone(), until });
+        trial.enter(now, Phase::Forming { members: members.clone(), until, leaving });
         for member in &members {
             self.take_worker(*member, id, effects);
         }
         for (rank, member) in members.iter().enumerate() {
             effects.push(Effect::Assign { worker: *member, assignment: Box::new(self.assignment(id, rank)) });
         }
+    }
+
+    /// Members of the group at work that are drained, and not among the next ones.
+    fn leaving(&self, id: &TrialId, next: &[WorkerId]) -> Vec<WorkerId> {
+        let Phase::Running { members, .. } = &self.trials[id].phase else { return Vec::new() };
+        let leaves = |member: &&WorkerId| {
+            let is_connected = self.workers.get(member).is_some_and(|worker| worker.connected);
+            is_connected && self.draining.contains(member) && !next.contains(member)
+        };
+        members.iter().filter(leaves).copied().collect()
     }
 
     /// Puts a free worker into the group of `id`; a state that is of no use there is dropped first.
@@ -279,8 +301,12 @@ impl Engine {
         debug_assert!(worker.trial.is_none(), "a worker is in one group at a time");
         worker.trial = Some(id.clone());
         let Some(held) = worker.held.take() else { return };
-        let step = held.step.unwrap_or_else(|| trial.newest_saved_step());
-        if held.trial != *id || !trial.can_use(held.generation, step) {
+        let is_usable = match held.step {
+            Some(step) => trial.can_use(held.generation, step),
+            // Where a group has gone on since without it, it may hold a step more than that began with.
+            None => trial.formed <= held.generation && trial.can_use(held.generation, trial.newest_saved_step()),
+        };
+        if held.trial != *id || !is_usable {
             effects.push(Effect::Release { worker: worker_id, trial: held.trial, generation: held.generation });
         }
     }
@@ -313,6 +339,14 @@ impl Engine {
             generation: trial.generation,
             rank: Rank(rank as u32),
             members: trial.phase.members().iter().map(|member| self.workers[member].info.clone()).collect(),
+            leaving: match &trial.phase {
+                Phase::Forming { leaving, .. } => leaving.clone(),
+                Phase::Waiting { .. }
+                | Phase::Running { .. }
+                | Phase::Broken { .. }
+                | Phase::Saving { .. }
+                | Phase::Ended { .. } => Vec::new(),
+            },
             spec: trial.spec.clone(),
             start,
             recorded: trial.recorded,
@@ -321,6 +355,11 @@ impl Engine {
             until: trial.until,
         }
     }
+}
+
+/// How many of these workers are connected and not shunned by the trial.
+fn trial_would_have<'a>(workers: impl Iterator<Item = (&'a WorkerId, &'a Worker)>, trial: &Trial) -> u32 {
+    workers.filter(|(id, worker)| worker.connected && !trial.shunned.contains_key(id)).count() as u32
 }
 
 impl Trial {

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::ids::{RunName, Step};
+use crate::ids::{RunName, Step, WorkerId};
 use crate::search;
 use crate::stop::StopReason;
 
@@ -13,6 +13,8 @@ pub enum WaitReason {
         have: u32,
         /// Workers it needs at least.
         need: u32,
+        /// Workers that are there and get no work.
+        drained: u32,
     },
     /// It could start, and holds out a little for its full number.
     Gathering {
@@ -37,6 +39,11 @@ pub enum StopCause {
     TimeLimit {
         /// The limit.
         max_seconds: u64,
+    },
+    /// A member was drained, and the others are too few: the run waits, saved.
+    Drained {
+        /// That member.
+        worker: WorkerId,
     },
 }
 
@@ -91,8 +98,13 @@ pub enum Completion {
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WaitReason::TooFew { have, need } => {
-                write!(f, "waiting for workers: {have} of at least {need} are free")
+            WaitReason::TooFew { have, need, drained } => {
+                write!(f, "waiting for workers: {have} of at least {need} are free")?;
+                match drained {
+                    0 => Ok(()),
+                    1 => write!(f, ", 1 more is drained"),
+                    _ => write!(f, ", {drained} more are drained"),
+                }
             }
             WaitReason::Gathering { have, want } => {
                 write!(f, "{have} of {want} workers are free, holding out for the others")
@@ -107,6 +119,9 @@ impl fmt::Display for StopCause {
         match self {
             StopCause::User => write!(f, "stop requested"),
             StopCause::TimeLimit { max_seconds } => write!(f, "trained for {max_seconds} s, the limit"),
+            StopCause::Drained { worker } => {
+                write!(f, "worker {} is drained: saving, to go on with others", worker.short())
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-use crate::ids::RunName;
+use crate::ids::{RunName, Step, WorkerId};
+use crate::spec::file::PRIORITY_MAX;
 use crate::view::RunState;
 
 /// Why a user's request is not taken. Nothing was changed.
@@ -28,8 +29,8 @@ pub enum Refusal {
         /// The sweep.
         sweep: RunName,
     },
-    /// A trial starts and stops with its sweep.
-    #[error("run {run} is a trial of sweep {sweep}\nhint: stop or resume {sweep}")]
+    /// A trial starts and stops with its sweep, and has its priority.
+    #[error("run {run} is a trial of sweep {sweep}\nhint: ask it of {sweep}")]
     PartOfSweep {
         /// The trial's run.
         run: RunName,
@@ -73,6 +74,29 @@ pub enum Refusal {
         run: RunName,
         /// Where it stands.
         state: RunState,
+    },
+    /// The run has no checkpoint of this step.
+    #[error(
+        "run {run} has no checkpoint of step {step}: none was saved there, or it is not kept any more\n\
+         hint: `phalanx checkpoint list {run}`"
+    )]
+    NoSuchCheckpoint {
+        /// The run.
+        run: RunName,
+        /// The step that was given.
+        step: Step,
+    },
+    /// There is no such worker.
+    #[error("there is no worker {:016x}\nhint: `phalanx status` shows all workers", .worker.0)]
+    NoSuchWorker {
+        /// The id that was given.
+        worker: WorkerId,
+    },
+    /// Nothing can have this priority.
+    #[error("priority ({priority}) must be -{PRIORITY_MAX} to {PRIORITY_MAX}")]
+    PriorityOutOfRange {
+        /// The number that was given.
+        priority: i32,
     },
     /// Only stopped and failed runs can go on.
     #[error("run {run} is {state}, only a stopped or failed run can be resumed")]

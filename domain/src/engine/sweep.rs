@@ -28,6 +28,8 @@ pub(super) struct Sweep {
     pub(super) seen_facts: usize,
     pub(super) submitted_at: Time,
     pub(super) turn: u64,
+    /// That of the specification until a user wants another.
+    pub(super) priority: i32,
     pub(super) phase: SweepPhase,
     /// How long it has run before `Live::since`, in milliseconds.
     pub(super) banked_ms: u64,
@@ -56,6 +58,7 @@ impl PartialEq for Sweep {
             && self.steps == other.steps
             && self.rests == other.rests
             && (self.submitted_at, self.turn, self.banked_ms) == (other.submitted_at, other.turn, other.banked_ms)
+            && self.priority == other.priority
             && self.is_out_of_time == other.is_out_of_time
             && self.study.facts().eq(other.study.facts())
     }
@@ -67,6 +70,7 @@ impl Sweep {
         Ok(Self {
             study,
             unit,
+            priority: spec.priority,
             spec,
             rests: BTreeMap::new(),
             steps: BTreeMap::new(),

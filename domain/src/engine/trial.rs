@@ -18,6 +18,8 @@ pub(super) struct Trial {
     pub(super) submitted_at: Time,
     /// Its place in the queue: lower ones are served first.
     pub(super) turn: u64,
+    /// Who has a higher one is served before. That of the job until a user wants another; the job stays as it was handed in.
+    pub(super) priority: i32,
     /// The sweep that it is a part of, and its number there.
     pub(super) sweep: Option<(RunName, u32)>,
     /// Whether idle workers may be lent to it.
@@ -77,8 +79,9 @@ pub(super) enum Phase {
         /// Until when it holds out for more workers.
         gather_until: Option<Time>,
     },
-    /// The group of the current generation is connecting.
-    Forming { members: Vec<WorkerId>, until: Time },
+    /// The group of the current generation is connecting. Before that, the drained workers that leave finish the step in
+    /// progress with those that stay.
+    Forming { members: Vec<WorkerId>, until: Time, leaving: Vec<WorkerId> },
     /// Steps are being made.
     Running { members: Vec<WorkerId>, since: Time },
     /// The group broke; the loss that explains it is awaited.
@@ -122,6 +125,8 @@ pub(super) struct Checkpoint {
     pub(super) manifest: String,
     pub(super) blake3: Digest,
     pub(super) weights_sha256: Digest,
+    /// Whether a user wants it to stay, whatever retention says.
+    pub(super) is_pinned: bool,
 }
 
 /// The parts of a checkpoint that are written, by rank.
@@ -193,6 +198,7 @@ impl Trained {
 impl Trial {
     pub(super) fn new(spec: JobSpec, now: Time, turn: u64) -> Self {
         Self {
+            priority: spec.priority,
             spec,
             submitted_at: now,
             turn,
@@ -313,6 +319,7 @@ impl Trial {
             step: checkpoint.step,
             metric: self.metric_at(checkpoint.step),
             result: result == Some(checkpoint.step),
+            pinned: checkpoint.is_pinned,
         };
         self.checkpoints.iter().map(candidate).collect()
     }
@@ -360,7 +367,7 @@ impl Trial {
 
 impl Phase {
     pub(super) fn waiting(now: Time) -> Self {
-        Phase::Waiting { since: now, reason: WaitReason::TooFew { have: 0, need: 0 }, gather_until: None }
+        Phase::Waiting { since: now, reason: WaitReason::TooFew { have: 0, need: 0, drained: 0 }, gather_until: None }
     }
 
     /// The group's members by rank; none if there is no group.

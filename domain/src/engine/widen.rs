@@ -13,8 +13,7 @@ use crate::spec::file::WORKERS_MAX;
 impl Engine {
     /// Lends the free workers out. Whatever waits could not use them, or gets them back.
     pub(super) fn widen_groups(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let is_free = |worker: &super::Worker| worker.connected && worker.trial.is_none();
-        if !self.workers.values().any(is_free) {
+        if self.count_free() == 0 {
             return;
         }
         for (id, width) in self.widths(None) {
@@ -33,7 +32,7 @@ impl Engine {
     /// How wide groups become if the free workers are lent out, beginning with the narrowest. `starting` is about to get
     /// those that it wants. Left out are trials that nothing is lent to.
     pub(super) fn widths(&self, starting: Option<&TrialId>) -> BTreeMap<TrialId, u32> {
-        let mut left = self.workers.values().filter(|worker| worker.connected && worker.trial.is_none()).count() as u32;
+        let mut left = self.count_free();
         let mut narrowest = BTreeSet::new();
         for (id, trial) in self.trials.live() {
             let width = if starting == Some(id) {
@@ -44,7 +43,7 @@ impl Engine {
             } else {
                 continue;
             };
-            narrowest.insert((width, Reverse(trial.spec.priority), trial.turn, id));
+            narrowest.insert((width, Reverse(trial.priority), trial.turn, id));
         }
         let mut widths = BTreeMap::new();
         while let Some((width, priority, turn, id)) = narrowest.pop_first() {
@@ -66,7 +65,7 @@ impl Engine {
         let mut lent: Vec<(Reverse<usize>, &TrialId, WorkerId)> = Vec::new();
         for (holder, trial) in self.trials.live().filter(|(_, trial)| self.gives_back(trial)) {
             let beyond = trial.phase.members().iter().enumerate().skip(trial.spec.workers as usize);
-            let usable = beyond.filter(|(_, member)| !shunned.contains_key(member));
+            let usable = beyond.filter(|(_, member)| !shunned.contains_key(member) && !self.draining.contains(member));
             lent.extend(usable.map(|(rank, member)| (Reverse(rank - trial.spec.workers as usize), holder, *member)));
         }
         lent.sort();
@@ -75,7 +74,11 @@ impl Engine {
 
     /// How many workers are lent out and could be taken back.
     pub(super) fn lent(&self) -> u32 {
-        self.trials.live().filter(|(_, trial)| self.gives_back(trial)).map(|(_, trial)| trial.lent()).sum()
+        let count = |trial: &Trial| {
+            let beyond = trial.phase.members().iter().skip(trial.spec.workers as usize);
+            beyond.filter(|member| !self.draining.contains(member)).count() as u32
+        };
+        self.trials.live().filter(|(_, trial)| self.gives_back(trial)).map(|(_, trial)| count(trial)).sum()
     }
 
     /// Takes back so many of the workers that are lent out, for `id`. They are free then, without a state.
@@ -87,7 +90,7 @@ impl Engine {
         for (holder, workers) in given {
             let members = self.trials[&holder].phase.members().iter().copied();
             let staying = members.filter(|member| !workers.contains(member)).collect();
-            self.form_group(now, &holder, staying, &format!("workers go back, for run {}", id.run), effects);
+            self.regroup(now, &holder, staying, &format!("workers go back, for run {}", id.run), effects);
             for worker in workers {
                 self.drop_state(worker, effects);
             }

@@ -100,7 +100,10 @@ impl World<'_> {
                 }
             }
             Effect::DropSave { trial, generation, step } => self.store.drop_save(&trial, generation, step),
-            Effect::RollBack { trial, step, generation } => self.store.roll_back(&trial.run, step, generation),
+            Effect::RollBack { trial, step, generation } => {
+                self.summary.steps_lost += self.store.newest_position(&trial.run).step.0.saturating_sub(step.0);
+                self.store.roll_back(&trial.run, step, generation);
+            }
             Effect::Note { .. } => {}
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::group::NO_DATA;
 use super::plan::State;
+use super::requests::Requested;
 use super::store::{Record, Store};
 use crate::engine::{AttemptOutcome, Effect, Engine, Event, StartFrom, Timing};
 use crate::ids::{Generation, RunName, Step, Time, TrialId, WorkerId};
@@ -17,6 +18,7 @@ pub(super) struct Seen {
     /// Members of the newest group that formed since the run was submitted or resumed.
     formed: BTreeMap<RunName, Vec<WorkerId>>,
     stops: BTreeMap<(TrialId, Generation), Stop>,
+    requested: Requested,
 }
 
 /// What became of a stop.
@@ -40,7 +42,13 @@ impl Seen {
         self.invariant_commands_are_of_the_newest_generation(effects, &view);
         self.invariant_no_needed_checkpoint_is_deleted(effects, &view);
         self.invariant_a_bad_newcomer_fails_no_run(event, &view);
+        self.requested.check(event, effects, &self.view, &view);
         self.view = view;
+    }
+
+    /// What users asked for.
+    pub(super) fn requested(&self) -> &Requested {
+        &self.requested
     }
 
     fn invariant_commands_are_of_the_newest_generation(&mut self, effects: &[Effect], view: &View) {

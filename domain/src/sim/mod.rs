@@ -1,7 +1,8 @@
 //! The engine under fire: scripted workers, users and a coordinator in virtual time, drawn from a seed.
 //!
 //! [`simulate`] plays one seed: workers connect, form groups, make steps, save, crash, freeze, lose their connection; the
-//! coordinator crashes between the journal and the effects; users submit, stop and resume. After every event the
+//! coordinator crashes between the journal and the effects; users submit, stop, resume, change priorities, pin
+//! checkpoints and drain workers. After every event the
 //! `invariant_*` functions are asked. Then the faults cease: every run must end, and once all are resumed, every run must
 //! complete with the weights of the undisturbed training. A seed replays alike on every machine.
 //!
@@ -12,6 +13,7 @@ mod coordinator;
 mod group;
 mod invariants;
 mod plan;
+mod requests;
 mod sabotage;
 mod store;
 mod sweep;
@@ -58,6 +60,8 @@ pub struct Summary {
     pub groups: u64,
     /// Crashes of the coordinator.
     pub restarts: u64,
+    /// Recorded steps that a run went back behind.
+    pub steps_lost: u64,
 }
 
 /// Plays one seed of jobs and gives every event and effect to `trace`, as text.
@@ -124,6 +128,8 @@ struct World<'a> {
     next_entry: u64,
     next_id: u64,
     faults: bool,
+    /// Whether a worker has lacked the data.
+    had_bad: bool,
     /// One in so many facts is the last that a coordinator hears.
     crash_one_in: u64,
     timing: Timing,
@@ -148,23 +154,60 @@ struct World<'a> {
 /// Something that is about to happen.
 enum Action {
     Connect(WorkerId),
-    HelloArrives { worker: WorkerId, link: u64, event: Box<Event> },
-    ReportArrives { worker: WorkerId, link: u64, sequence: u64, report: Box<Report> },
-    HeartbeatArrives { worker: WorkerId, link: u64 },
-    CommandArrives { worker: WorkerId, link: u64, command: Box<Command> },
-    LinkEnds { worker: WorkerId, link: u64 },
+    HelloArrives {
+        worker: WorkerId,
+        link: u64,
+        event: Box<Event>,
+    },
+    ReportArrives {
+        worker: WorkerId,
+        link: u64,
+        sequence: u64,
+        report: Box<Report>,
+    },
+    HeartbeatArrives {
+        worker: WorkerId,
+        link: u64,
+    },
+    CommandArrives {
+        worker: WorkerId,
+        link: u64,
+        command: Box<Command>,
+    },
+    LinkEnds {
+        worker: WorkerId,
+        link: u64,
+    },
     Heartbeat(WorkerId),
     Thaw(WorkerId),
     Born,
-    TryForm { trial: TrialId, generation: Generation },
-    ConnectTimeout { worker: WorkerId, trial: TrialId, generation: Generation },
-    Work { trial: TrialId, generation: Generation, members: Vec<WorkerId> },
+    TryForm {
+        trial: TrialId,
+        generation: Generation,
+    },
+    ConnectTimeout {
+        worker: WorkerId,
+        trial: TrialId,
+        generation: Generation,
+    },
+    Work {
+        trial: TrialId,
+        generation: Generation,
+        members: Vec<WorkerId>,
+    },
     PartDone(Box<PartDone>),
-    ManifestDone { life: u64, event: Box<Event> },
+    ManifestDone {
+        life: u64,
+        event: Box<Event>,
+    },
     CoordinatorStarts,
     Poll,
     Fault,
     User,
+    /// A user drains a worker, or takes one back.
+    Drain,
+    /// A user takes all drained workers back.
+    Undrain,
 }
 
 struct PartDone {
@@ -186,6 +229,7 @@ impl<'a> World<'a> {
             next_entry: 0,
             next_id: 1,
             faults: true,
+            had_bad: false,
             crash_one_in: 300,
             timing,
             engine: Some(Engine::new(timing)),
@@ -316,6 +360,8 @@ impl<'a> World<'a> {
             Action::Poll => self.poll(),
             Action::Fault => self.fault(),
             Action::User => self.user(),
+            Action::Drain => self.drain(),
+            Action::Undrain => self.undrain(),
         }
     }
 
@@ -326,6 +372,7 @@ impl<'a> World<'a> {
         let mut worker = Worker::new(id);
         // A trial that is asked for again and again would get such a worker again and again.
         worker.bad = self.fault_in(10) && self.sweep.is_none();
+        self.had_bad |= worker.bad;
         self.workers.insert(id, worker);
         self.say(|| format!("worker {} starts", id.short()));
         self.at(self.now, Action::Connect(id));
@@ -492,6 +539,13 @@ impl<'a> World<'a> {
             self.break_link(id, true);
             self.workers.remove(&id);
         }
+        if self.had_bad {
+            // Whoever was left out beside one of them is not until it connects anew.
+            for id in self.workers.keys().copied().collect::<Vec<_>>() {
+                self.break_link(id, true);
+            }
+        }
+        self.at(self.now, Action::Undrain);
         let missing = 3usize.saturating_sub(self.workers.len());
         for _ in 0..missing {
             self.after_up_to(500, Action::Born);
@@ -528,10 +582,39 @@ impl<'a> World<'a> {
             return self.ask(Event::Submitted { spec });
         }
         let run = names[self.random.below(names.len() as u64) as usize].clone();
-        match self.random.below(5) {
+        match self.random.below(11) {
             0 => self.ask(Event::StopRequested { run }),
             1..=3 => self.ask(Event::ResumeRequested { run }),
+            4 => {
+                let priority = self.random.below(3) as i32 - 1;
+                self.ask(Event::PriorityRequested { run, priority });
+            }
+            5..=6 => {
+                let view = self.engine.as_ref().map(Engine::view).unwrap_or_default();
+                let about = view.runs.iter().find(|known| known.name == run);
+                if let Some(request) = about.and_then(|run| requests::about_a_checkpoint(run, &mut self.random)) {
+                    self.ask(request);
+                }
+            }
+            7..=9 => self.at(self.now, Action::Drain),
             _ => {}
+        }
+    }
+
+    fn drain(&mut self) {
+        let view = self.engine.as_ref().map(Engine::view).unwrap_or_default();
+        if let Some(request) = requests::about_a_worker(&view, &mut self.random) {
+            self.ask(request);
+        }
+    }
+
+    fn undrain(&mut self) {
+        for worker in self.seen.requested().drained().collect::<Vec<_>>() {
+            self.ask(Event::UndrainRequested { worker });
+        }
+        if self.seen.requested().drained().next().is_some() {
+            // Nobody heard it: the user tries again.
+            self.after_up_to(500, Action::Undrain);
         }
     }
 

@@ -69,6 +69,12 @@ impl Plan {
         }
     }
 
+    /// The same with gradients that are finite.
+    #[cfg(test)]
+    pub(super) fn without_bad_steps(self) -> Self {
+        Self { bad: BTreeSet::new(), ..self }
+    }
+
     /// The training of a trial of a sweep, which follows from its configuration.
     pub(super) fn of_trial(spec: JobSpec) -> Self {
         let steps = |every: Every| match every {

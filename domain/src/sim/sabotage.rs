@@ -20,6 +20,12 @@ pub(super) enum Sabotage {
     CommitsAreNotJournalled,
     /// Losses are not journalled.
     LossesAreNotJournalled,
+    /// What users want of priorities is not journalled.
+    PrioritiesAreNotJournalled,
+    /// What users want of workers is not journalled.
+    DrainsAreNotJournalled,
+    /// What users want of checkpoints is not journalled.
+    PinsAreNotJournalled,
     /// Deadlines never pass.
     DeadlinesAreIgnored,
     /// Manifests are written but nobody hears of it.
@@ -42,13 +48,16 @@ pub(super) enum Sabotage {
 
 impl Sabotage {
     #[cfg(test)]
-    pub(super) const ALL: [Sabotage; 10] = [
+    pub(super) const ALL: [Sabotage; 13] = [
         Sabotage::StaleReportsCount,
         Sabotage::RollBacksAreSkipped,
         Sabotage::DiscardIsForgotten,
         Sabotage::RecordsAreDropped,
         Sabotage::CommitsAreNotJournalled,
         Sabotage::LossesAreNotJournalled,
+        Sabotage::PrioritiesAreNotJournalled,
+        Sabotage::DrainsAreNotJournalled,
+        Sabotage::PinsAreNotJournalled,
         Sabotage::DeadlinesAreIgnored,
         Sabotage::CommitsGoUnheard,
         Sabotage::TheNewestCheckpointIsDeleted,
@@ -92,6 +101,13 @@ impl Sabotage {
         let is_left_out = match self {
             Sabotage::CommitsAreNotJournalled => matches!(event, Event::Committed { .. }),
             Sabotage::LossesAreNotJournalled => matches!(event, Event::Lost { .. }),
+            Sabotage::PrioritiesAreNotJournalled => matches!(event, Event::PriorityRequested { .. }),
+            Sabotage::PinsAreNotJournalled => {
+                matches!(event, Event::PinRequested { .. } | Event::UnpinRequested { .. })
+            }
+            Sabotage::DrainsAreNotJournalled => {
+                matches!(event, Event::DrainRequested { .. } | Event::UndrainRequested { .. })
+            }
             Sabotage::MeasurementsAreNotJournalled => matches!(event, Event::Measured { .. }),
             _ => false,
         };

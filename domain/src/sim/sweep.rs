@@ -174,9 +174,10 @@ pub(super) fn outcome(engine: &Engine) -> (Vec<Fact>, Vec<(TrialState, String, S
 
 /// A request of a user about the sweep.
 pub(super) fn request(random: &mut Stream) -> Option<Event> {
-    match random.below(6) {
+    match random.below(7) {
         0 => Some(Event::StopRequested { run: name() }),
         1..=4 => Some(Event::ResumeRequested { run: name() }),
+        5 => Some(Event::PriorityRequested { run: name(), priority: random.below(3) as i32 - 1 }),
         _ => None,
     }
 }

@@ -92,3 +92,39 @@ fn decisions_in_lock_step_depend_on_nothing_but_losses() {
     }
     assert!(restarts >= 50, "{restarts} restarts");
 }
+
+/// Where nothing else goes wrong, workers that come and go by draining cost no run a step, and none counts as failed.
+#[test]
+fn draining_loses_no_step() {
+    let (mut groups, mut waited) = (0, 0);
+    for seed in 0..60 {
+        let mut world = World::new(seed, Sabotage::None, None);
+        world.agenda.clear();
+        world.faults = false;
+        for _ in 0..2 + seed % 3 {
+            world.born();
+        }
+        for name in ["a", "b"] {
+            let plan = Plan::draw(name.parse().unwrap(), &mut world.random).without_bad_steps();
+            let spec = Box::new(plan.spec.clone());
+            world.undisturbed.insert(plan.spec.name.clone(), plan.undisturbed());
+            world.plans.insert(plan.spec.name.clone(), plan);
+            world.ask(Event::Submitted { spec });
+        }
+        for at in 1..12 {
+            world.at(Time(at * 250), Action::Drain);
+        }
+        world.play_until(Time(3_000));
+        waited += world.engine().view().runs.iter().filter(|run| run.reason.contains("drained")).count();
+        world.undrain();
+        while world.workers.len() < 3 {
+            world.born();
+        }
+        world.play_while_live(Time(CALM_MS));
+        world.check_end();
+        assert_eq!(world.summary.steps_lost, 0, "seed {seed}");
+        assert!(world.engine().view().runs.iter().all(|run| run.failures == 0), "seed {seed}");
+        groups += world.summary.groups;
+    }
+    assert!(groups > 300 && waited > 5, "too tame: {groups} groups, {waited} runs waited for a drained worker");
+}

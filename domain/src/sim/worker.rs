@@ -158,7 +158,11 @@ impl Worker {
         if let Some(attempt) = &mut self.attempt
             && attempt.activity == Activity::Stepping
             && attempt.assignment.trial == assignment.trial
-            && attempt.assignment.members.iter().all(|m| assignment.members.contains(m))
+            && attempt
+                .assignment
+                .members
+                .iter()
+                .all(|m| assignment.members.contains(m) || assignment.leaving.contains(&m.id))
         {
             attempt.next = Some(assignment);
             return Reaction::Nothing;

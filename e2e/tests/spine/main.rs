@@ -10,3 +10,4 @@ mod phalanx;
 mod profile;
 mod sweeps;
 mod terminal;
+mod users;

@@ -24,6 +24,7 @@ pub fn run_to_wire(run: &RunPicture) -> v1::Run {
         generation,
         members,
         workers_wanted,
+        priority,
         step,
         measurements,
         checkpoints,
@@ -42,6 +43,7 @@ pub fn run_to_wire(run: &RunPicture) -> v1::Run {
         generation: generation.0,
         members: members.iter().map(|w| w.0).collect(),
         workers_wanted: *workers_wanted,
+        priority: *priority,
         step: step.0,
         total_steps,
         evals: newest(measurements, EVALS_SHOWN_MAX).iter().map(measurement_to_wire).collect(),
@@ -80,7 +82,7 @@ fn measurement_to_wire(measurement: &MeasurementView) -> v1::EvalPoint {
 }
 
 fn checkpoint_to_wire(checkpoint: &CheckpointView) -> v1::Checkpoint {
-    let CheckpointView { step, at: _, manifest, blake3, weights_sha256, best, result } = checkpoint;
+    let CheckpointView { step, at: _, manifest, blake3, weights_sha256, best, result, pinned } = checkpoint;
     v1::Checkpoint {
         step: step.0,
         manifest: manifest.clone(),
@@ -88,5 +90,6 @@ fn checkpoint_to_wire(checkpoint: &CheckpointView) -> v1::Checkpoint {
         weights_sha256: weights_sha256.clone(),
         best: *best,
         result: *result,
+        pinned: *pinned,
     }
 }

@@ -41,11 +41,12 @@ pub fn fact_from_json(json: &str) -> Result<Fact, ConvertError> {
 
 /// A sweep without its trials.
 pub fn sweep_to_wire(sweep: &SweepPicture) -> v1::Sweep {
-    let SweepView { name, state, reason, submitted_at, ended_at, trials: _ } = &*sweep.view;
+    let SweepView { name, state, reason, priority, submitted_at, ended_at, trials: _ } = &*sweep.view;
     v1::Sweep {
         name: name.to_string(),
         state: run_state_to_wire(*state).into(),
         reason: reason.clone(),
+        priority: *priority,
         submitted_at_ms: submitted_at.0,
         ended_at_ms: ended_at.map(|t| t.0),
         trials: Vec::new(),

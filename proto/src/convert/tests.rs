@@ -179,14 +179,15 @@ fn assignment() -> impl Strategy<Value = Assignment> {
         any::<u64>().prop_map(|steps| Some(Length::Steps(steps))),
         any::<u64>().prop_map(|epochs| Some(Length::Epochs(epochs))),
     ];
-    let state = (state, until);
+    let state = (state, until, vec(any::<u64>().prop_map(WorkerId), 0..3));
     let members = vec(worker(), 1..4);
     (trial_id(), generation(), members, start, position(), vec(any::<u64>().prop_map(Step), 0..3), state).prop_map(
-        |(trial, generation, members, start, recorded, skip_updates, (state, until))| Assignment {
+        |(trial, generation, members, start, recorded, skip_updates, (state, until, leaving))| Assignment {
             trial,
             generation,
             rank: Rank(members.len() as u32 - 1),
             members,
+            leaving,
             spec: spec(),
             start,
             recorded,
@@ -324,6 +325,7 @@ fn a_rank_outside_its_group_is_refused() {
         generation: Generation(1),
         rank: Rank(0),
         members: Vec::new(),
+        leaving: Vec::new(),
         spec: spec(),
         until: None,
         start: StartFrom::Scratch,
@@ -350,6 +352,7 @@ fn a_run_is_sent_with_its_newest_evaluations() {
             generation: Generation(1),
             members: Vec::new(),
             workers_wanted: 1,
+            priority: 0,
             step: Step(count),
             measurements: (1..=count).map(measurement).collect(),
             checkpoints: Vec::new(),

@@ -76,6 +76,11 @@ fn every_event(number: u64, float: f64, text: &str) -> Vec<Event> {
         ended(AttemptOutcome::Failed { step, cause: text.to_owned() }),
         Event::StopRequested { run: trial.run.clone() },
         Event::ResumeRequested { run: trial.run.clone() },
+        Event::PriorityRequested { run: trial.run.clone(), priority: -7 },
+        Event::DrainRequested { worker },
+        Event::UndrainRequested { worker },
+        Event::PinRequested { run: trial.run.clone(), step },
+        Event::UnpinRequested { run: trial.run.clone(), step },
         passed(Deadline::Lease { worker }),
         passed(Deadline::Gather { trial: trial.clone() }),
         passed(Deadline::Form { trial: trial.clone(), generation }),
@@ -106,10 +111,15 @@ fn kind(event: &Event) -> usize {
         Event::ResumeRequested { .. } => 15,
         Event::DeadlinePassed { .. } => 16,
         Event::SweepSubmitted { .. } => 17,
+        Event::PriorityRequested { .. } => 18,
+        Event::PinRequested { .. } => 19,
+        Event::UnpinRequested { .. } => 20,
+        Event::DrainRequested { .. } => 21,
+        Event::UndrainRequested { .. } => 22,
     }
 }
 
-const KINDS: usize = 18;
+const KINDS: usize = 23;
 
 /// The sweep of an example.
 fn sweep(seed: u64) -> SweepSpec {

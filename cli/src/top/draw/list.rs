@@ -7,7 +7,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::widgets::{Cell, HighlightSpacing, Paragraph, Row, Table, TableState};
 
 use super::{bold, panel, safe, safe_name, state_style};
-use crate::output::{percent, run_state_name, worker_name};
+use crate::output::{percent, run_state_name, worker_name, worker_state};
 use crate::top::state::{Panel, RunRow, SweepRow, Top};
 
 /// Around and above the lines of a panel: its frame and the headings.
@@ -35,7 +35,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, top: &Top) {
 
 fn draw_workers(frame: &mut Frame, area: Rect, top: &Top) {
     let rows = top.workers.iter().map(|worker| {
-        let state = if worker.connected { "connected" } else { "away" };
+        let state = worker_state(worker);
         Row::new([
             worker_name(worker.id),
             safe(&worker.host, 20),

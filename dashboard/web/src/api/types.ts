@@ -24,8 +24,7 @@ export interface Worker {
   pid: number;
   device: string;
   connected: boolean;
-  /** Not there where workers cannot be drained. */
-  draining?: boolean;
+  draining: boolean;
   run: string | null;
   rank: number | null;
   memory_bytes?: number | null;
@@ -41,6 +40,7 @@ export interface RunSummary {
   total_steps: number | null;
   workers: number;
   workers_wanted: number;
+  priority: number;
   generation: number;
   failures: number;
   submitted_at: number;
@@ -62,8 +62,7 @@ export interface SweepSummary {
   reason: string;
   submitted_at: number;
   ended_at: number | null;
-  /** Not there where sweeps have none. */
-  priority?: number | null;
+  priority: number;
   trials: Record<TrialState, number>;
   objectives: Objective[];
   best: { number: number; values: Num[] } | null;
@@ -102,8 +101,7 @@ export interface Checkpoint {
   at: number | null;
   best: boolean;
   result: boolean;
-  /** Not there where checkpoints cannot be pinned. */
-  pinned?: boolean;
+  pinned: boolean;
   weights_sha256: string;
   manifest: string;
 }

@@ -1,5 +1,5 @@
 import { api } from "../api/client";
-import type { RunSummary, SweepSummary, Worker } from "../api/types";
+import type { Checkpoint, RunSummary, SweepSummary, Worker } from "../api/types";
 import { ActionButton, type Action } from "../ui/dialog";
 import { Name } from "../ui/basic";
 
@@ -14,6 +14,8 @@ export function RunActions({ run, after, small }: { run: RunSummary; after: () =
   const actions = [
     LIVE.includes(run.state) && stop("runs", "run", run.name),
     RESUMABLE.includes(run.state) && resume("runs", "run", run.name),
+    // A trial has the priority of its sweep.
+    run.sweep === null && LIVE.includes(run.state) && priority("runs", "run", run.name, run.priority),
   ];
   return <Buttons actions={actions} after={after} small={small ?? false} />;
 }
@@ -24,20 +26,25 @@ export function SweepActions(props: { sweep: Pick<SweepSummary, "name" | "state"
   const actions = [
     LIVE.includes(sweep.state) && stop("sweeps", "sweep", sweep.name),
     RESUMABLE.includes(sweep.state) && resume("sweeps", "sweep", sweep.name),
-    typeof sweep.priority === "number" && sweep.state !== "completed" && priority(sweep.name, sweep.priority),
+    LIVE.includes(sweep.state) && priority("sweeps", "sweep", sweep.name, sweep.priority),
   ];
   return <Buttons actions={actions} after={after} small={small ?? false} />;
 }
 
 /** What can be done with a worker. */
 export function WorkerActions({ worker, after }: { worker: Worker; after: () => void }) {
-  const action: Action = {
+  const actions = [worker.connected && !worker.draining && drain(worker), worker.draining && undrain(worker)];
+  return <Buttons actions={actions} after={after} small={true} />;
+}
+
+function drain(worker: Worker): Action {
+  return {
     label: "Drain",
     title: "Drain this worker?",
     explains: (
       <p>
-        <Name>{worker.id}</Name> takes no further work. What it trains goes on without it where that is possible; then it
-        can be ended without a failure.
+        <Name>{worker.id}</Name> takes no further work. What it trains goes on without it after the step in progress, or is
+        saved and waits if the others are too few; then it can be ended without a failure.
       </p>
     ),
     confirm: "Drain",
@@ -45,12 +52,32 @@ export function WorkerActions({ worker, after }: { worker: Worker; after: () => 
     done: `${worker.id} takes no further work`,
     ends: true,
   };
-  return <Buttons actions={[worker.connected && worker.draining === false && action]} after={after} small={true} />;
 }
 
-/** Keeps a checkpoint. */
-export function PinButton({ run, step, after }: { run: string; step: number; after: () => void }) {
-  const action: Action = {
+function undrain(worker: Worker): Action {
+  return {
+    label: "Undrain",
+    title: "Give this worker work again?",
+    explains: (
+      <p>
+        <Name>{worker.id}</Name> takes part again where workers are wanted.
+      </p>
+    ),
+    confirm: "Undrain",
+    path: () => api("workers", worker.id, "/undrain"),
+    done: `${worker.id} takes work again`,
+  };
+}
+
+/** Keeps a checkpoint, or no longer does. */
+export function PinButton(props: { run: string; checkpoint: Pick<Checkpoint, "step" | "pinned">; after: () => void }) {
+  const { run, checkpoint, after } = props;
+  const action = checkpoint.pinned ? unpin(run, checkpoint.step) : pin(run, checkpoint.step);
+  return <ActionButton key={action.label} action={action} after={after} small={true} />;
+}
+
+function pin(run: string, step: number): Action {
+  return {
     label: "Pin",
     title: "Pin this checkpoint?",
     explains: (
@@ -62,7 +89,23 @@ export function PinButton({ run, step, after }: { run: string; step: number; aft
     path: () => api("runs", run, `/pin?step=${step}`),
     done: `The checkpoint of step ${step} is pinned`,
   };
-  return <ActionButton action={action} after={after} small={true} />;
+}
+
+function unpin(run: string, step: number): Action {
+  return {
+    label: "Unpin",
+    title: "Unpin this checkpoint?",
+    explains: (
+      <p>
+        The checkpoint of step {step} of <Name>{run}</Name> stays or goes as the job says about how many are kept. One that
+        need not stay is deleted at once.
+      </p>
+    ),
+    confirm: "Unpin",
+    path: () => api("runs", run, `/unpin?step=${step}`),
+    done: `The checkpoint of step ${step} is no longer pinned`,
+    ends: true,
+  };
 }
 
 function Buttons(props: { actions: (Action | false)[]; after: () => void; small: boolean }) {
@@ -107,17 +150,18 @@ function resume(kind: "runs" | "sweeps", word: string, name: string): Action {
   };
 }
 
-function priority(name: string, now: number): Action {
+function priority(kind: "runs" | "sweeps", word: string, name: string, now: number): Action {
   return {
     label: "Priority",
     title: "Change the priority?",
     explains: (
       <p>
-        Free workers go to the sweep with the greatest priority first. That of <Name>{name}</Name> is {now}.
+        Free workers go to whoever waits with the greatest priority, from -1000 to 1000; nobody loses workers by it. That of
+        the {word} <Name>{name}</Name> is {now}.
       </p>
     ),
     confirm: "Change",
-    path: (value) => api("sweeps", name, `/priority?value=${value}`),
+    path: (value) => api(kind, name, `/priority?value=${value}`),
     done: `The priority of ${name} is changed`,
     asks: { label: "Priority", value: now },
   };

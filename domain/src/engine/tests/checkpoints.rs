@@ -145,3 +145,78 @@ fn the_parts_of_a_lost_save_are_dropped_whenever_one_turns_up() {
     table.tell(joined(3));
     table.check(part_failed(2, 14), &["drop step 14 generation 2"]);
 }
+
+/// As what [`two_running`] gives, with the state of `step` saved too.
+fn save(table: &mut Table, step: u64) -> Vec<String> {
+    table.tell(advanced(1, step));
+    table.tell(part(1, step, 0, 2, "w"));
+    table.tell(part(1, step, 1, 2, "w"));
+    table.tell(committed(1, step))
+}
+
+fn pin(step: u64) -> Event {
+    Event::PinRequested { run: run(), step: Step(step) }
+}
+
+fn unpin(step: u64) -> Event {
+    Event::UnpinRequested { run: run(), step: Step(step) }
+}
+
+#[test]
+fn a_pinned_checkpoint_stays_until_it_is_unpinned() {
+    let mut table = two_saved(1, 5);
+    table.check(pin(5), &[]);
+    table.check(pin(5), &[]);
+    assert_eq!(save(&mut table, 10), [""; 0]);
+    assert_eq!(save(&mut table, 15), ["delete [\"m10g1\"]"]);
+    let shown = |table: &Table| -> Vec<(u64, bool)> {
+        table.run().checkpoints.iter().map(|checkpoint| (checkpoint.step.0, checkpoint.pinned)).collect()
+    };
+    assert_eq!(shown(&table), [(5, true), (15, false)]);
+    // Neither a restart nor the end of the run takes it.
+    let before = table.engine.clone();
+    table.tell(Event::Restarted);
+    assert_eq!(shown(&table), [(5, true), (15, false)]);
+    table.engine = before;
+    table.check(completed(1, 15), &["release 1 generation 1", "release 2 generation 1"]);
+    assert_eq!(shown(&table), [(5, true), (15, false)]);
+    table.check(unpin(5), &["delete [\"m5g1\"]"]);
+    table.check(unpin(5), &[]);
+    assert_eq!(shown(&table), [(15, false)]);
+    // What would stay anyway stays.
+    table.check(pin(15), &[]);
+    table.check(unpin(15), &[]);
+    assert_eq!(shown(&table), [(15, false)]);
+}
+
+#[test]
+fn what_is_unpinned_while_a_group_forms_goes_once_it_has() {
+    let mut table = two_saved(1, 5);
+    table.check(pin(5), &[]);
+    assert_eq!(save(&mut table, 10), [""; 0]);
+    table.check(lost(2), &["assign 1 generation 2 [1] from step 10 Keep"]);
+    table.check(unpin(5), &[]);
+    table.check(formed(2, 10), &["roll back to 10 for generation 2", "delete [\"m5g1\"]"]);
+}
+
+#[test]
+fn only_what_is_there_can_be_pinned() {
+    let mut table = two_saved(1, 5);
+    let refused = |table: &Table, event: Event| table.engine.check(&event).unwrap_err().to_string();
+    let gone = |step: u64| {
+        format!(
+            "run r has no checkpoint of step {step}: none was saved there, or it is not kept any more\n\
+             hint: `phalanx checkpoint list r`"
+        )
+    };
+    assert_eq!(table.engine.check(&pin(5)), Ok(()));
+    assert_eq!(refused(&table, pin(6)), gone(6));
+    assert_eq!(save(&mut table, 10), ["delete [\"m5g1\"]"]);
+    assert_eq!(refused(&table, pin(5)), gone(5));
+    assert_eq!(refused(&table, unpin(5)), gone(5));
+    let other = Event::PinRequested { run: "a".parse().unwrap(), step: Step(10) };
+    assert_eq!(refused(&table, other), "there is no run a\nhint: `phalanx list` shows all runs");
+    // In a journal all the same, it does no harm.
+    table.check(pin(5), &[]);
+    assert_eq!(table.run().checkpoints.len(), 1);
+}

@@ -70,7 +70,7 @@ impl Cluster {
         self.tell(Event::Committed { trial, generation, step, manifest, blake3, weights_sha256 });
     }
 
-    fn submit(&mut self, name: &str, workers: u32) -> RunName {
+    pub(super) fn submit(&mut self, name: &str, workers: u32) -> RunName {
         let mut spec = base_spec(name.parse().unwrap());
         (spec.workers, spec.min_workers, spec.train.length) = (workers, workers, Length::Steps(27));
         let name = spec.name.clone();

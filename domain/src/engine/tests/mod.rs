@@ -1,7 +1,9 @@
 mod checkpoints;
+mod drains;
 mod elastic;
 mod gangs;
 mod newcomers;
+mod priorities;
 mod retries;
 mod sweeps;
 
@@ -72,7 +74,9 @@ fn told(effect: &Effect) -> Option<String> {
                 StartFrom::Copy { step, .. } => format!("a copy at step {step}"),
             };
             assert_eq!(a.members[a.rank.0 as usize].id, *worker);
-            format!("assign {worker} generation {} {members:?} from {start} {:?}", a.generation, a.state)
+            let leaving: Vec<String> = a.leaving.iter().map(|id| id.0.to_string()).collect();
+            let leaving = if leaving.is_empty() { String::new() } else { format!(", {} leaving", leaving.join(", ")) };
+            format!("assign {worker} generation {} {members:?} from {start} {:?}{leaving}", a.generation, a.state)
         }
         Effect::Stop { worker, generation, .. } => format!("stop {worker} generation {generation}"),
         Effect::Release { worker, generation, .. } => format!("release {worker} generation {generation}"),

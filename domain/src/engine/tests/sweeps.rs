@@ -334,7 +334,7 @@ fn names_of_sweeps_and_trials_are_not_taken_twice() {
     let stop = Event::StopRequested { run: trial_run(&"s".parse().unwrap(), 0) };
     assert_eq!(
         cluster.engine.check(&stop).unwrap_err().to_string(),
-        "run s.0 is a trial of sweep s\nhint: stop or resume s"
+        "run s.0 is a trial of sweep s\nhint: ask it of s"
     );
 }
 

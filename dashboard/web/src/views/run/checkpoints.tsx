@@ -37,7 +37,7 @@ export function Checkpoints({ run, after }: { run: Run; after: () => void }) {
                   <td class="mono">
                     <Name>{one.manifest}</Name>
                   </td>
-                  <td class="actions">{one.pinned === false && <PinButton run={run.name} step={one.step} after={after} />}</td>
+                  <td class="actions"><PinButton run={run.name} checkpoint={one} after={after} /></td>
                 </tr>
               ))}
             </tbody>

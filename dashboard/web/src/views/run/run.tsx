@@ -84,6 +84,7 @@ function Head({ run, after }: { run: Run; after: () => void }) {
         <Stat label="Workers" title={run.members.join("\n")}>
           {run.workers} <small>/ {run.workers_wanted}</small>
         </Stat>
+        <Stat label="Priority">{run.priority}</Stat>
         <Stat label="Generation">{run.generation}</Stat>
         <Stat label="Failures">{run.failures}</Stat>
         <Stat label="Started" title={exactly(run.submitted_at)}>

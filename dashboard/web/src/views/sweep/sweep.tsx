@@ -149,7 +149,7 @@ function Head({ sweep, after }: { sweep: SweepDetail; after: () => void }) {
         {saved?.full_seconds ? (
           <Stat label="Worker time saved">{duration((saved.full_seconds - saved.seconds) * 1000)}</Stat>
         ) : null}
-        {typeof sweep.priority === "number" && <Stat label="Priority">{sweep.priority}</Stat>}
+        <Stat label="Priority">{sweep.priority}</Stat>
         <Stat label="Started" title={exactly(sweep.submitted_at)}>
           {moment(sweep.submitted_at)}
         </Stat>
