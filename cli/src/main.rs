@@ -69,6 +69,8 @@ fn log_to_stderr(verb: &Verb) {
         | Verb::Replay(_)
         | Verb::Resume(_)
         | Verb::Stop(_)
+        | Verb::Priority(_)
+        | Verb::Drain(_)
         | Verb::Watch(_)
         | Verb::Wait(_)
         | Verb::Top(_)

@@ -6,26 +6,25 @@
 
 #![expect(clippy::print_stdout, reason = "it is what an example is for")]
 
+mod played;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coordinator::Config;
-use domain::engine::{AttemptOutcome, Effect, Engine, Event, Timing, WorkerInfo};
-use domain::ids::{Step, Time, WorkerId};
+use domain::engine::{Engine, Event, Timing};
+use domain::ids::Time;
 use domain::picture::Picture;
-use domain::record::{Position, SavedPart};
-use domain::spec::file::sweep;
 use store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// Steps of a trial.
-const STEPS: u64 = 4;
+use played::{answers, opening};
+
 /// Events that are timed at the end, when all trials are there.
 const TIMED: usize = 2_000;
 /// Events that are journalled at once.
@@ -152,58 +151,4 @@ fn play(trials: usize) -> Vec<(Time, Event)> {
     let copy = looked_at.view();
     println!("copying all {} runs as a whole takes {:.0} us", copy.runs.len(), began.elapsed().as_nanos() as f64 / 1e3);
     journal
-}
-
-/// A sweep and a worker.
-fn opening(trials: usize) -> [Event; 2] {
-    let text = format!(
-        "{{version: 1, name: s, job: {{data: {{format: idx, images: i, labels: l}}, train: {{steps: {STEPS}, \
-         global_batch: 8, micro_batches: 2}}, model: {{type: vit, image: [4, 4], channels: 1, patch: 2, dim: 8, depth: 1, \
-         heads: 1, classes: 2}}}}, space: {{schedule.lr: {{uniform: [0.5, 1.5]}}}}, trials: {trials}, \
-         searcher: {{type: random}}}}"
-    );
-    let spec = sweep::read(&text, "s.yaml", Path::new("/"), |_| Err("no other file".to_owned()));
-    let spec = Box::new(spec.unwrap_or_else(|problems| panic!("{problems}")));
-    let worker = WorkerInfo {
-        id: WorkerId(1),
-        host: "here".to_owned(),
-        pid: 1,
-        device: "cpu".to_owned(),
-        peer_address: "127.0.0.1:1".to_owned(),
-        ring_address: "127.0.0.1:2".to_owned(),
-    };
-    [Event::SweepSubmitted { spec }, Event::Joined { worker, running: None }]
-}
-
-/// What a worker and the driver tell in answer to an effect.
-fn answers(effect: Effect) -> Vec<Event> {
-    match effect {
-        Effect::Assign { assignment, .. } => {
-            let (trial, generation, position) = (assignment.trial, assignment.generation, assignment.recorded);
-            let step = Step(STEPS);
-            let part = SavedPart {
-                step,
-                rank: 0,
-                world: 1,
-                path: String::new(),
-                bytes: 1,
-                blake3: String::new(),
-                weights_sha256: String::new(),
-            };
-            let done = Position { step, evaluated: true };
-            let eval_loss = (trial.run.as_str().len() as f64).into();
-            vec![
-                Event::Formed { trial: trial.clone(), generation, position },
-                Event::Advanced { trial: trial.clone(), generation, position: done },
-                Event::Measured { trial: trial.clone(), generation, step, eval_loss, eval_accuracy: 0.5.into() },
-                Event::PartSaved { trial: trial.clone(), generation, part },
-                Event::AttemptEnded { trial, generation, outcome: AttemptOutcome::Completed { step } },
-            ]
-        }
-        Effect::CommitCheckpoint { trial, generation, step, .. } => {
-            let (manifest, blake3, weights_sha256) = (format!("{trial}"), String::new(), String::new());
-            vec![Event::Committed { trial, generation, step, manifest, blake3, weights_sha256 }]
-        }
-        _ => Vec::new(),
-    }
 }
