@@ -24,6 +24,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "datasets" / "digits"
+TRIALS = 80
 SWEEP = f"""version: 1
 name: swept
 seed: 3
@@ -39,7 +40,7 @@ space:
 objectives: [{{metric: eval_loss}}]
 searcher: {{type: tpe, startup: 8}}
 scheduler: {{type: asha, min: {{steps: 9}}, max: {{steps: 243}}, eta: 3}}
-trials: 120
+trials: {TRIALS}
 lock_step: true
 """
 
@@ -118,7 +119,8 @@ def main() -> None:
             else:
                 process = place.start("resume", "swept", "--workers", "2", "--threads", "1")
         if after_the_end:
-            sys.exit(f"the sweep came to its end after {kills} kills: too few")
+            said = (place.folder / "output.txt").read_text()[-1500:]
+            sys.exit(f"the sweep ended with {process.returncode} after {kills} kills, too few: {said}")
         place.finish(process)
         killed_s = time.monotonic() - began
         found = place.outcome()
@@ -141,8 +143,7 @@ def main() -> None:
 
 def knows(place: Place) -> bool:
     """Whether the sweep was acknowledged before the kill."""
-    listed = subprocess.run([place.program, "list", "--json"], cwd=place.folder, capture_output=True, text=True)
-    return any(entry.get("name") == "swept" for entry in json.loads(listed.stdout or "[]"))
+    return subprocess.run([place.program, "sweep", "show", "swept"], cwd=place.folder, capture_output=True).returncode == 0
 
 
 if __name__ == "__main__":

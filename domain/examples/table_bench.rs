@@ -3,8 +3,9 @@
 //! combinations in the order in which the last parameter changes fastest. `bench/tables.py` makes them and runs this.
 //!
 //! `table_bench FILE search SEARCHER PENDING FIRST..END` prints for each seed the best last loss after 50, 100 and 200
-//! trials. `table_bench FILE halving ETA GOOD FIRST..END` prints for each seed after how many steps asynchronous halving by
-//! `ETA`, and random search without it, have trained a trial to the end whose loss is at most `GOOD`; `null` if they never do.
+//! trials. `table_bench FILE halving SEARCHER ETA GOOD FIRST..END` prints for each seed after how many steps asynchronous
+//! halving by `ETA` of what `SEARCHER` proposes, and random search without halving, have trained a trial to the end whose loss is
+//! at most `GOOD`; `null` if they never do.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to the person who runs it")]
 
 use std::collections::VecDeque;
@@ -80,9 +81,9 @@ fn search(table: &Table, spec: &SearcherSpec, pending: usize, seed: u64) -> Opti
 }
 
 /// Steps trained until a trial has come to the end of its curve with a loss of at most `good`, one trial at a time.
-fn steps_until(table: &Table, scheduler: SchedulerSpec, good: f64, seed: u64) -> Option<u64> {
+fn steps_until(table: &Table, searcher: &SearcherSpec, scheduler: SchedulerSpec, good: f64, seed: u64) -> Option<u64> {
     let limits = Limits { trials: Some(TRIALS_MOST), ..Limits::default() };
-    let spec = StudySpec { searcher: SearcherSpec::Random, scheduler, limits, lock_step: None, prior: Vec::new() };
+    let spec = StudySpec { searcher: searcher.clone(), scheduler, limits, lock_step: None, prior: Vec::new() };
     let mut study = Study::new(spec, table.space(), seed);
     let mut spent = 0;
     loop {
@@ -109,32 +110,33 @@ fn steps_until(table: &Table, scheduler: SchedulerSpec, good: f64, seed: u64) ->
 }
 
 fn run(arguments: &[&str]) -> Option<()> {
-    let [file, what, first, second, seeds] = arguments else { return None };
+    let [file, what, searcher, first, second @ .., seeds] = arguments else { return None };
     let table: Table = serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
-    if *what == "halving" {
-        let (eta, good): (u32, f64) = (first.parse().ok()?, second.parse().ok()?);
-        let max = table.steps.len() as u64;
-        for seed in range(seeds)? {
-            let asha = SchedulerSpec::Asha(AshaSpec { min: 1, max, eta, ..AshaSpec::default() });
-            let halving = steps_until(&table, asha, good, seed);
-            let random = steps_until(&table, SchedulerSpec::None(NoneSpec { max }), good, seed);
-            let shown = |steps: Option<u64>| steps.map_or("null".to_owned(), |steps| steps.to_string());
-            println!(r#"{{"seed":{seed},"halving":{},"random":{}}}"#, shown(halving), shown(random));
-        }
-        return Some(());
-    }
-    let spec = match *first {
+    let spec = match *searcher {
         "random" => SearcherSpec::Random,
         "sobol" => SearcherSpec::Sobol,
         "tpe" => SearcherSpec::Tpe(TpeSpec::default()),
         "gaussian_process" => SearcherSpec::GaussianProcess(GaussianProcessSpec::default()),
         _ => return None,
     };
-    let pending = second.parse().ok().filter(|n| *n > 0)?;
+    if *what == "halving" {
+        let [good] = second else { return None };
+        let (eta, good): (u32, f64) = (first.parse().ok()?, good.parse().ok()?);
+        let max = table.steps.len() as u64;
+        for seed in range(seeds)? {
+            let asha = SchedulerSpec::Asha(AshaSpec { min: 1, max, eta, ..AshaSpec::default() });
+            let halving = steps_until(&table, &spec, asha, good, seed);
+            let random = steps_until(&table, &SearcherSpec::Random, SchedulerSpec::None(NoneSpec { max }), good, seed);
+            let shown = |steps: Option<u64>| steps.map_or("null".to_owned(), |steps| steps.to_string());
+            println!(r#"{{"seed":{seed},"halving":{},"random":{}}}"#, shown(halving), shown(random));
+        }
+        return Some(());
+    }
+    let pending = first.parse().ok().filter(|n| *n > 0)?;
     for seed in range(seeds)? {
         let best = search(&table, &spec, pending, seed)?;
         let noted = NOTED.map(|trials| best[trials - 1]);
-        println!(r#"{{"searcher":"{first}","pending":{pending},"seed":{seed},"best":{noted:?}}}"#);
+        println!(r#"{{"searcher":"{searcher}","pending":{pending},"seed":{seed},"best":{noted:?}}}"#);
     }
     (*what == "search").then_some(())
 }
@@ -149,7 +151,7 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if run(&arguments).is_none() {
         eprintln!(
-            "usage: table_bench FILE search SEARCHER PENDING FIRST..END | table_bench FILE halving ETA GOOD FIRST..END"
+            "usage: table_bench FILE search SEARCHER PENDING FIRST..END | table_bench FILE halving SEARCHER ETA GOOD FIRST..END"
         );
         return ExitCode::from(2);
     }
