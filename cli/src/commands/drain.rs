@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use domain::ids::WorkerId;
-use proto::v1::Worker;
+use proto::v1::{GetClusterResponse, Run, RunState, Worker};
 
 use crate::args::{DrainArgs, WorkerName};
 use crate::client::Client;
@@ -21,16 +21,18 @@ pub(crate) async fn run(args: DrainArgs) -> Result<Exit, Failure> {
     let url = must_be_live(&place)?;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let mut client = Client::connect(&url).await?;
-    let worker = find(&client.cluster().await?.workers, name)?;
+    let cluster = client.cluster().await?;
+    let worker = find(&cluster.workers, name)?;
     let shown = worker_name(worker.0);
     if undo {
         client.undrain(worker).await?;
         print(&format!("worker {shown} gets work again"))?;
         return Ok(Exit::Done);
     }
+    let run = cluster.workers.into_iter().find(|known| known.id == worker.0).map(|known| known.run);
     client.drain(worker).await?;
     tokio::select! {
-        is_there = until_free(&mut client, worker) => {
+        is_there = until_free(&mut client, worker, run) => {
             let told = if is_there? { "is drained: it works for no run, and gets no work" } else { "is gone" };
             print(&format!("worker {shown} {told}"))?;
             Ok(Exit::Done)
@@ -64,20 +66,28 @@ fn find(workers: &[Worker], name: WorkerName) -> Result<WorkerId, Failure> {
     }
 }
 
-/// Waits until a worker is in no group. Whether it is there still.
-async fn until_free(client: &mut Client, id: WorkerId) -> Result<bool, Failure> {
+/// Waits until a worker is in no group, and its last one goes on or rests without it. Whether it is there still.
+async fn until_free(client: &mut Client, id: WorkerId, run: Option<String>) -> Result<bool, Failure> {
+    let mut left = run;
     let mut told = false;
     loop {
-        let workers = client.cluster().await?.workers;
+        let GetClusterResponse { runs, workers, version: _, now_ms: _ } = client.cluster().await?;
         let Some(worker) = workers.into_iter().find(|worker| worker.id == id.0) else { return Ok(false) };
-        if worker.run.is_empty() {
+        if !worker.run.is_empty() {
+            if !std::mem::replace(&mut told, true) {
+                note(&format!("waiting until run {} goes on or rests without it", escape(&worker.run)));
+            }
+            left = Some(worker.run);
+        } else if !is_leaving(&runs, left.as_deref()) {
             return Ok(true);
-        }
-        if !std::mem::replace(&mut told, true) {
-            note(&format!("waiting until run {} goes on or rests without it", escape(&worker.run)));
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
+}
+
+/// Whether the next group of `left` is forming: until it has, the one before may be in its last step.
+fn is_leaving(runs: &[Run], left: Option<&str>) -> bool {
+    runs.iter().any(|run| Some(run.name.as_str()) == left && run.state() == RunState::Forming)
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ impl World<'_> {
                     self.attempt_mut(*member).activity = Activity::Idle;
                     self.report(*member, Report::RollbackRequested { trial: trial.clone(), generation, step });
                 }
-                return;
+                return self.take_newer_places(&members);
             }
             Next::Step | Next::Evaluate => {
                 for member in &members {
@@ -177,12 +177,7 @@ impl World<'_> {
         if attempt.state.as_ref().is_some_and(|state| plan.save_due(state, &attempt.skip)) {
             self.save(&trial, generation, &members, None);
         }
-        for member in &members {
-            if let Some(assignment) = self.attempt_mut(*member).next.take() {
-                self.workers.get_mut(member).expect("a member").adopt(*assignment);
-                self.begin_connecting(*member);
-            }
-        }
+        self.take_newer_places(&members);
         let delay = if next == Next::Step { 60 } else { 20 };
         self.after_up_to(delay, Action::Work { trial, generation, members });
     }
@@ -227,9 +222,21 @@ impl World<'_> {
             self.attempt_mut(*member).activity = Activity::Idle;
         }
         if matches!(outcome, AttemptOutcome::Stopped { step: Step(0) }) {
-            return self.report(members[0], Report::AttemptEnded { trial: trial.clone(), generation, outcome });
+            self.report(members[0], Report::AttemptEnded { trial: trial.clone(), generation, outcome });
+        } else {
+            self.save(trial, generation, members, Some(&outcome));
         }
-        self.save(trial, generation, members, Some(&outcome));
+        self.take_newer_places(members);
+    }
+
+    /// Members that have heard of a newer group go there.
+    fn take_newer_places(&mut self, members: &[WorkerId]) {
+        for member in members {
+            if let Some(assignment) = self.attempt_mut(*member).next.take() {
+                self.workers.get_mut(member).expect("a member").adopt(*assignment);
+                self.begin_connecting(*member);
+            }
+        }
     }
 
     /// Every member writes its part in the background.

@@ -35,6 +35,7 @@ fn a_worker_is_drained_and_taken_back_without_a_failure_or_a_lost_step() {
     assert!(said(&place, &["status"]).lines().any(|line| line.starts_with(short) && line.contains("drained")));
     let run = place.json(&["status", RUN, "--json"]);
     assert_eq!((&run["state"], run["members"].as_array().map(Vec::len)), (&"running".into(), Some(1)), "{run}");
+    assert_eq!(run["failures"], 0, "{run}");
     assert_eq!(said(&place, &["drain", &worker, "--undo"]), format!("worker {short} gets work again\n"));
     let whole = |v: &Value| v["event"] == "group" && v["members"].as_array().is_some_and(|m| m.len() == 2);
     launch.wait_for("a whole group", whole);
