@@ -6,6 +6,7 @@ mod completions;
 mod coordinator;
 mod doctor;
 mod explain;
+mod export;
 mod init;
 mod launch;
 mod list;
@@ -45,6 +46,7 @@ pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
         Verb::Status(args) => status::run(args).await,
         Verb::List(args) => list::run(args).await,
         Verb::Logs(args) => logs::run(args).await,
+        Verb::Export(args) => export::run(args).await,
         Verb::Checkpoint(args) => checkpoint::run(args.verb).await,
         Verb::Audit(args) => audit::run(args).await,
         Verb::Verify(args) => verify::run(args).await,
