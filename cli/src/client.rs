@@ -256,6 +256,15 @@ impl Client {
         Ok(found)
     }
 
+    /// Everything that is stored of a run, rolled back or not.
+    pub(crate) async fn history(
+        &mut self,
+        name: &RunName,
+    ) -> Result<Streaming<v1::ReadHistoryResponse>, tonic::Status> {
+        let request = v1::ReadHistoryRequest { name: name.to_string() };
+        Ok(self.control.read_history(request).await?.into_inner())
+    }
+
     pub(crate) async fn ledger(&mut self, name: &RunName) -> Result<Streaming<v1::ReadLedgerResponse>, tonic::Status> {
         let request = v1::ReadLedgerRequest { name: name.to_string() };
         Ok(self.control.read_ledger(request).await?.into_inner())

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use domain::engine::Timing;
+use sinks::Sink;
 use worker::Profiling;
 
 use crate::client::Client;
@@ -77,11 +78,12 @@ pub(crate) async fn start_coordinator<T>(
     state_dir: &Path,
     listen: SocketAddr,
     http: Option<SocketAddr>,
+    sinks: &[Sink],
     prepare: impl AsyncFnOnce(&mut Client) -> Result<T, Failure>,
 ) -> Result<(Embedded, Client, T), Failure> {
     // Workers of an earlier process have left with it: there is nobody to wait for.
     let timing = Timing { rejoin_ms: 0, ..Timing::default() };
-    let (embedded, mut client) = Embedded::start(state_dir, listen, http, timing).await?;
+    let (embedded, mut client) = Embedded::start(state_dir, listen, http, timing, sinks).await?;
     match prepare(&mut client).await {
         Ok(prepared) => Ok((embedded, client, prepared)),
         Err(failure) => {

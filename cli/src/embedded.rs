@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use coordinator::CoordinatorError;
 use domain::engine::Timing;
+use sinks::{Behind, Sink};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::exit::Failure;
+use crate::output::note;
 
 /// A free port on this machine only.
 pub(crate) const ANY_LOCAL_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -21,7 +23,7 @@ pub(crate) struct Embedded {
     url: String,
     dashboard: Option<String>,
     shutdown: CancellationToken,
-    task: JoinHandle<Result<(), CoordinatorError>>,
+    task: JoinHandle<Result<Vec<Behind>, CoordinatorError>>,
 }
 
 impl Embedded {
@@ -31,6 +33,7 @@ impl Embedded {
         listen: SocketAddr,
         http: Option<SocketAddr>,
         timing: Timing,
+        sinks: &[Sink],
     ) -> Result<(Self, Client), Failure> {
         if let Some(url) = coordinator::live_url(state_dir) {
             return Err(in_use(state_dir, &url));
@@ -43,7 +46,7 @@ impl Embedded {
         };
         let dashboard = http.as_ref().map(|http| http.local_addr()).transpose()?.map(url_of);
         let shutdown = CancellationToken::new();
-        let config = coordinator::Config { state_dir: state_dir.to_owned(), timing };
+        let config = with_sinks(coordinator::Config::new(state_dir.to_owned(), timing), sinks)?;
         let task = tokio::spawn(coordinator::run(config, listener, http, shutdown.clone()));
         let mut embedded = Self { url, dashboard, shutdown, task };
         let url = embedded.url.clone();
@@ -75,20 +78,51 @@ impl Embedded {
     /// Waits for an end that nobody asked for.
     pub(crate) async fn ended(&mut self) -> Failure {
         match (&mut self.task).await {
-            Ok(Ok(())) => Failure::failed(anyhow::Error::msg("the coordinator ended")),
+            Ok(Ok(_)) => Failure::failed(anyhow::Error::msg("the coordinator ended")),
             Ok(Err(error)) => failure(error),
             Err(panic) => Failure::failed(anyhow::Error::new(panic).context("the coordinator broke off")),
         }
     }
 
-    /// Ends it, everything written.
+    /// Ends it, everything written, and says what sinks lack.
     pub(crate) async fn shut_down(self) -> Result<(), Failure> {
         self.shutdown.cancel();
         match self.task.await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(behind)) => {
+                note_behind(&behind);
+                Ok(())
+            }
             Ok(Err(error)) => Err(failure(error)),
             Err(panic) => Err(Failure::failed(anyhow::Error::new(panic).context("the coordinator broke off"))),
         }
+    }
+}
+
+/// The most sinks of a coordinator. Each has a task and reads what all runs make.
+const SINKS_MAX: usize = 16;
+
+/// Adds sinks, with the secrets of this process's environment.
+pub(crate) fn with_sinks(config: coordinator::Config, sinks: &[Sink]) -> Result<coordinator::Config, Failure> {
+    if sinks.is_empty() {
+        return Ok(config);
+    }
+    if let Some((_, again)) = (1..).zip(sinks).find(|(earlier, sink)| sinks[..earlier - 1].contains(sink)) {
+        return Err(Failure::config(anyhow::Error::msg(format!("--sink names {again} twice"))));
+    }
+    if sinks.len() > SINKS_MAX {
+        let message = format!("sinks ({}) must be <= {SINKS_MAX}", sinks.len());
+        return Err(Failure::config(anyhow::Error::msg(message)));
+    }
+    let secrets = sinks::Secrets::from_env().map_err(Failure::config)?;
+    Ok(coordinator::Config { sinks: sinks.to_vec(), secrets, ..config })
+}
+
+/// Says which sinks lack something at the end.
+pub(crate) fn note_behind(behind: &[Behind]) {
+    for Behind { sink, cause } in behind {
+        note(&format!(
+            "{sink} lacks something: {cause}\n  hint: it gets the rest from the next command with this --sink"
+        ));
     }
 }
 

@@ -79,6 +79,7 @@ fn log_to_stderr(verb: &Verb) {
         | Verb::Status(_)
         | Verb::List(_)
         | Verb::Logs(_)
+        | Verb::Export(_)
         | Verb::Checkpoint(_)
         | Verb::Audit(_)
         | Verb::Verify(_)

@@ -31,7 +31,7 @@ impl Session {
         }
         must_exist(&place.state_dir.state_dir)?;
         let (embedded, client) =
-            Embedded::start(&place.state_dir.state_dir, ANY_LOCAL_PORT, None, Timing::default()).await?;
+            Embedded::start(&place.state_dir.state_dir, ANY_LOCAL_PORT, None, Timing::default(), &[]).await?;
         Ok(Self { client, embedded: Some(embedded) })
     }
 

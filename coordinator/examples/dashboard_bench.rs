@@ -47,7 +47,7 @@ async fn main() -> io::Result<()> {
     let (listener, dashboard) = (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
     let (grpc, http) = (listener.local_addr()?, dashboard.local_addr()?);
     let shutdown = CancellationToken::new();
-    let config = Config { state_dir: folder.path().to_owned(), timing: Timing::default() };
+    let config = Config::new(folder.path().to_owned(), Timing::default());
     let began = Instant::now();
     let running = tokio::spawn(coordinator::run(config, listener, Some(dashboard), shutdown.clone()));
     get(http, "/api/v1/cluster").await?;

@@ -2,7 +2,7 @@
 //!
 //! Start at [`run()`]. The [`driver`] is the one task that owns the engine: it takes messages, writes facts to the
 //! journal, applies them and performs what follows ([`effects`]). Everything else is an edge: [`grpc`] turns calls and
-//! streams into messages, [`http`] answers the dashboard, [`connections`] knows which stream leads to which worker, [`status`] chooses gRPC codes.
+//! streams into messages, [`http`] answers the dashboard, [`sinks`] take figures elsewhere, [`connections`] knows which stream leads to which worker, [`status`] chooses gRPC codes.
 
 mod address;
 mod clock;
@@ -18,6 +18,7 @@ mod status;
 use std::path::PathBuf;
 
 use domain::engine::Timing;
+use sinks::{Secrets, Sink};
 
 pub use address::live_url;
 pub use run::{CoordinatorError, run};
@@ -29,4 +30,15 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long the engine waits for what.
     pub timing: Timing,
+    /// Where figures and facts go beside the store.
+    pub sinks: Vec<Sink>,
+    /// What the servers of `sinks` are shown.
+    pub secrets: Secrets,
+}
+
+impl Config {
+    /// Of a coordinator without sinks.
+    pub fn new(state_dir: PathBuf, timing: Timing) -> Self {
+        Self { state_dir, timing, sinks: Vec::new(), secrets: Secrets::default() }
+    }
 }

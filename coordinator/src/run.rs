@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sinks::{Behind, Pace};
 use store::{CheckpointError, CheckpointStore, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -56,14 +57,14 @@ pub enum CoordinatorError {
 /// When this returns, everything that was acknowledged is on the disk and the state folder is free. Workers are not told
 /// to end: they go on stepping, and find the next coordinator of this folder if it listens at the same address.
 ///
-/// Fails with [`StoreError::InUse`] if another coordinator holds the state folder.
+/// Tells which sinks lack something. Fails with [`StoreError::InUse`] if another coordinator holds the state folder.
 pub async fn run(
     config: Config,
     listener: TcpListener,
     http: Option<TcpListener>,
     shutdown: CancellationToken,
-) -> Result<(), CoordinatorError> {
-    let Config { state_dir, timing } = config;
+) -> Result<Vec<Behind>, CoordinatorError> {
+    let Config { state_dir, timing, sinks, secrets } = config;
     let (store, journal) = open_store(&state_dir).await?;
     let checkpoint_url = checkpoint_url(&state_dir)?;
     let checkpoints = CheckpointStore::open(&checkpoint_url)?;
@@ -89,9 +90,13 @@ pub async fn run(
         let source = HttpSource::new(handle.clone(), store.clone(), checkpoints.clone(), driver.clock(), metrics);
         tasks.spawn(serve_dashboard(http, source, ending.clone()));
     }
+    let pictures = handle.picture();
     let sweeps = SweepsService::new(handle.clone(), store.clone());
     let control = ControlService::new(handle.clone(), store.clone(), checkpoints, driver.clock());
     let worker_link = WorkerLinkService::new(handle, tasks.clone(), ending.clone());
+    let no_more_comes = CancellationToken::new();
+    let followed = sinks::follow(sinks, secrets, store.clone(), pictures, Pace::default(), no_more_comes.clone());
+    let sinking = tokio::spawn(followed);
     let published = Address::publish(&state_dir, address).map_err(cannot)?;
     info!(%address, state_dir = %state_dir.display(), "coordinator started");
 
@@ -104,17 +109,23 @@ pub async fn run(
     if tokio::time::timeout(END_LIMIT, tasks.wait()).await.is_err() {
         warn!("background work was cut off");
     }
+    no_more_comes.cancel();
+    let behind = sinking.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+    for Behind { sink, cause } in &behind {
+        warn!(sink, cause, "the sink lacks something, and gets it when it is followed again");
+    }
     drop(published);
     close_store(store).await;
     info!("coordinator ended");
 
     driven?;
     match served {
-        Ok(Ok(served)) => served.map_err(|error| CoordinatorError::Serve(error.into())),
+        Ok(Ok(served)) => served.map_err(|error| CoordinatorError::Serve(error.into()))?,
         Ok(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
         // A client that does not let go of its connection.
-        Err(_) => Ok(()),
+        Err(_) => {}
     }
+    Ok(behind)
 }
 
 /// Without the dashboard, training goes on.

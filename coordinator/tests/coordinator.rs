@@ -52,7 +52,7 @@ impl Coordinator {
         let dashboard = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = dashboard.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let config = Config { state_dir: folder.to_owned(), timing };
+        let config = Config::new(folder.to_owned(), timing);
         let task = tokio::spawn(coordinator::run(config, listener, Some(dashboard), shutdown.clone()));
         Self { address, http, shutdown, task }
     }

@@ -179,20 +179,23 @@ pub fn moment(sequence: u64, at: Time, event: &Event) -> Option<Moment> {
 pub fn without_echoes(moments: &mut Vec<Moment>) {
     let mut kept: Vec<Moment> = Vec::with_capacity(moments.len());
     for moment in moments.drain(..) {
-        let is_same = |other: &Moment| {
-            (other.kind, other.generation, &other.run) == (moment.kind, moment.generation, &moment.run)
-        };
-        let is_told_by_all = matches!(moment.kind, Kind::GroupFormed | Kind::GroupBroken);
-        let is_echo = is_told_by_all && kept.iter().rev().take(ECHOES_MAX).any(is_same);
-        if !is_echo {
+        if !is_echo(&moment, kept.iter()) {
             kept.push(moment);
         }
     }
     *moments = kept;
 }
 
+/// Whether one of the moments `before`, the newest last, told of the same thing.
+pub fn is_echo<'a>(moment: &Moment, before: impl DoubleEndedIterator<Item = &'a Moment>) -> bool {
+    let is_same =
+        |other: &Moment| (other.kind, other.generation, &other.run) == (moment.kind, moment.generation, &moment.run);
+    let is_told_by_all = matches!(moment.kind, Kind::GroupFormed | Kind::GroupBroken);
+    is_told_by_all && before.rev().take(ECHOES_MAX).any(is_same)
+}
+
 /// How far back an echo is looked for.
-const ECHOES_MAX: usize = 256;
+pub const ECHOES_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,7 @@ mod log;
 mod reads;
 mod records;
 mod schema;
+mod sinks;
 mod store;
 mod writer;
 
@@ -24,5 +25,6 @@ pub use checkpoint::{
 pub use error::StoreError;
 pub use journal::JournalEntry;
 pub use log::{LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogFilter, LogLine, LogPage, NewLogLine};
-pub use records::{LEDGER_PAGE_BYTES_MAX, LedgerCursor, LedgerStep, PAGE_MAX};
+pub use records::{LEDGER_PAGE_BYTES_MAX, LedgerCursor, LedgerStep, PAGE_MAX, RecordCursor, StoredRecord};
+pub use sinks::SinkPosition;
 pub use store::Store;

@@ -3,7 +3,7 @@
 //! A run can go back to an earlier state and make steps again in a newer generation. Nothing is deleted then: the
 //! records left behind are marked, and the others are the *live lineage*, which holds each position once.
 
-use domain::ids::{Generation, RunName, Step};
+use domain::ids::{Generation, RunName, Step, Time};
 use domain::record::{EvalRecord, Position, Read, Record, StepRecord};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -30,6 +30,30 @@ pub struct LedgerStep {
     pub reads: Vec<Read>,
 }
 
+/// A record as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredRecord {
+    /// Its number among all records: they are numbered in the order in which they became durable.
+    pub sequence: u64,
+    /// The run that it is of.
+    pub run: RunName,
+    /// When its work was done; unknown for what an earlier version of this program stored.
+    pub at: Option<Time>,
+    /// Whether the run later went back to a state before it.
+    pub rolled_back: bool,
+    /// The figures, without the reads.
+    pub record: Record,
+}
+
+/// A place among all records of a run, rolled back or not: by step, then kind, then generation. The default is the
+/// beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordCursor {
+    step: i64,
+    kind: i64,
+    generation: i64,
+}
+
 /// A place in a run's ledger, which is ordered by step, then by generation. The default is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LedgerCursor {
@@ -41,25 +65,27 @@ const STEP: i64 = 0;
 const EVAL: i64 = 1;
 
 /// Stores records that are not yet there. A record is known by position and generation. One of an occupied position of
-/// the live lineage changes nothing. One that an earlier roll-back covers is stored as rolled back.
-pub(crate) fn insert(connection: &Connection, run: &RunName, records: &[Record]) -> Result<(), StoreError> {
+/// the live lineage changes nothing. One that an earlier roll-back covers is stored as rolled back. The last one was made
+/// at `now`, those before it as much earlier as the steps between took.
+pub(crate) fn insert(connection: &Connection, run: &RunName, now: Time, records: &[Record]) -> Result<(), StoreError> {
     let mut covered = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM roll_backs WHERE run = ?1 AND step < ?2 AND generation > ?3)")?;
     let mut insert_step = connection.prepare_cached(
         "INSERT INTO records (run, step, kind, generation, rolled_back, loss, grad_norm, lr, skipped, micros,
-                              micros_outside_model, reads)
-         VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+                              micros_outside_model, reads, at_ms)
+         VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
     )?;
     let mut insert_eval = connection.prepare_cached(
-        "INSERT INTO records (run, step, kind, generation, rolled_back, loss, accuracy, samples)
-         VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+        "INSERT INTO records (run, step, kind, generation, rolled_back, loss, accuracy, samples, at_ms)
+         VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
     )?;
     let name = run;
     let run = run.as_str();
     let mut is_covered =
         |step, generation| covered.query_row(params![run, step, generation], |row| row.get::<_, bool>(0));
     let mut new_steps = NewSteps::default();
-    for record in records {
+    for (record, at) in records.iter().zip(times(now, records)) {
+        let at_ms = column("time", at.0)?;
         match record {
             Record::Step(r) => {
                 let StepRecord { step, generation, loss, grad_norm, lr, skipped, micros, micros_outside_model, reads } =
@@ -78,6 +104,7 @@ pub(crate) fn insert(connection: &Connection, run: &RunName, records: &[Record])
                     column("time of a step", *micros)?,
                     column("time of a step", *micros_outside_model)?,
                     reads::encode(reads),
+                    at_ms,
                 ])?;
                 if inserted > 0 {
                     new_steps.add(r, rolled_back)?;
@@ -94,11 +121,26 @@ pub(crate) fn insert(connection: &Connection, run: &RunName, records: &[Record])
                     bits(*loss),
                     bits(*accuracy),
                     column("number of samples", *samples)?,
+                    at_ms,
                 ])?;
             }
         }
     }
     new_steps.store(connection, name)
+}
+
+/// When each of `records` was made, if the last one was made at `now`.
+fn times(now: Time, records: &[Record]) -> Vec<Time> {
+    let mut later_micros: u64 = 0;
+    let mut times: Vec<Time> = Vec::with_capacity(records.len());
+    for record in records.iter().rev() {
+        times.push(Time(now.0.saturating_sub(later_micros / 1000)));
+        if let Record::Step(step) = record {
+            later_micros = later_micros.saturating_add(step.micros);
+        }
+    }
+    times.reverse();
+    times
 }
 
 /// Marks what the run leaves behind when `generation` goes on from `step`.
@@ -157,6 +199,64 @@ pub(crate) fn read(
         records.pop();
     }
     Ok(records)
+}
+
+/// The columns that [`stored`] reads.
+macro_rules! stored_columns {
+    () => {
+        "step, kind, generation, loss, grad_norm, lr, skipped, micros, micros_outside_model, accuracy, samples,
+         rowid, run, at_ms, rolled_back"
+    };
+}
+
+/// Records of all runs, rolled back or not, after number `after`, in the order in which they were stored.
+pub(crate) fn read_stored(connection: &Connection, after: u64, limit: usize) -> Result<Vec<StoredRecord>, StoreError> {
+    let mut select = connection.prepare_cached(concat!(
+        "SELECT ",
+        stored_columns!(),
+        " FROM records WHERE rowid > ?1 ORDER BY rowid LIMIT ?2"
+    ))?;
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    let rows = select.query_map(params![after, page(limit) as i64], stored)?;
+    // What is stored was a name.
+    Ok(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// Records of a run, rolled back or not, behind `after`, and where to go on; `None` at the end.
+pub(crate) fn read_history(
+    connection: &Connection,
+    run: &RunName,
+    after: RecordCursor,
+    limit: usize,
+) -> Result<(Vec<StoredRecord>, Option<RecordCursor>), StoreError> {
+    let mut select = connection.prepare_cached(concat!(
+        "SELECT ",
+        stored_columns!(),
+        " FROM records WHERE run = ?1 AND (step, kind, generation) > (?2, ?3, ?4)
+          ORDER BY step, kind, generation LIMIT ?5"
+    ))?;
+    let RecordCursor { step, kind, generation } = after;
+    let limit = page(limit);
+    let rows = select.query_map(params![run.as_str(), step, kind, generation, limit as i64], stored)?;
+    let records: Vec<StoredRecord> = rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    let next = records.last().filter(|_| records.len() == limit).map(|last| {
+        let position = last.record.position();
+        let kind = if position.evaluated { EVAL } else { STEP };
+        // They came from columns of this type.
+        RecordCursor { step: position.step.0 as i64, kind, generation: last.record.generation().0 as i64 }
+    });
+    Ok((records, next))
+}
+
+fn stored(row: &Row<'_>) -> rusqlite::Result<Option<StoredRecord>> {
+    let Ok(run) = row.get_ref(12)?.as_str().map_err(rusqlite::Error::from)?.parse() else { return Ok(None) };
+    Ok(Some(StoredRecord {
+        sequence: row.get::<_, i64>(11)? as u64,
+        run,
+        at: row.get::<_, Option<i64>>(13)?.map(|at_ms| Time(at_ms as u64)),
+        rolled_back: row.get(14)?,
+        record: record(row)?,
+    }))
 }
 
 /// Evaluations of the live lineage after `after`, in order.

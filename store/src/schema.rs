@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::{StoreError, efforts};
 
 /// The newest schema version, kept in SQLite's `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// How much of the write-ahead log stays on disk after it was copied into the database.
 const WAL_BYTES_KEPT: i64 = 16 << 20;
@@ -87,6 +87,29 @@ CREATE INDEX rolled_back_records ON records (run, kind, generation, step) WHERE 
 PRAGMA user_version = 2;
 ";
 
+/// What version 3 has beside version 2. Records are numbered by their rowid: it grows with every record that is stored,
+/// for none is ever deleted.
+const TABLES_3: &str = "
+ALTER TABLE records ADD COLUMN at_ms INTEGER;   -- when its work was done, Unix time; NULL if stored before version 3
+
+-- How far the figures and facts went out to somebody else's tool, by a name that gives away no address.
+CREATE TABLE sinks (
+    sink    TEXT PRIMARY KEY,
+    records INTEGER NOT NULL,                -- all records up to this number
+    journal INTEGER NOT NULL                 -- all facts up to this number
+) STRICT, WITHOUT ROWID;
+
+-- What a sink remembers of a run or sweep.
+CREATE TABLE sink_notes (
+    sink TEXT NOT NULL,
+    name TEXT NOT NULL,
+    note TEXT NOT NULL,                      -- JSON, the sink's own
+    PRIMARY KEY (sink, name)
+) STRICT, WITHOUT ROWID;
+
+PRAGMA user_version = 3;
+";
+
 /// Opens the database for writing and brings it to the newest schema.
 pub(crate) fn open_for_writing(file: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(file)?;
@@ -109,8 +132,11 @@ pub(crate) fn open_for_writing(file: &Path) -> Result<Connection, StoreError> {
         if version < 1 {
             transaction.execute_batch(TABLES)?;
         }
-        transaction.execute_batch(TABLES_2)?;
-        efforts::fill(&transaction)?;
+        if version < 2 {
+            transaction.execute_batch(TABLES_2)?;
+            efforts::fill(&transaction)?;
+        }
+        transaction.execute_batch(TABLES_3)?;
         transaction.commit()?;
     }
     Ok(connection)

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::lock::FolderLock;
 use crate::writer::{self, QUEUE_MAX, Read, Write};
 use crate::{
-    JournalEntry, LedgerCursor, LedgerStep, LogFilter, LogLine, LogPage, NewLogLine, StoreError, efforts, facts,
-    journal, log, records, schema,
+    JournalEntry, LedgerCursor, LedgerStep, LogFilter, LogLine, LogPage, NewLogLine, RecordCursor, SinkPosition,
+    StoreError, StoredRecord, efforts, facts, journal, log, records, schema, sinks,
 };
 
 /// The coordinator's memory: journal, records, log lines and data facts of all runs, in `STATE_DIR/phalanx.db`.
@@ -85,10 +85,49 @@ impl Store {
 
     /// Stores records of a run, all or none. A record that is there already changes nothing, nor does one of a position
     /// that the live lineage holds. A record that an earlier [`roll_back`](Self::roll_back) covers is stored as rolled
-    /// back: what was left behind stays so, however late it arrives.
-    pub async fn insert_records(&self, run: &RunName, records: Vec<Record>) -> Result<(), StoreError> {
+    /// back: what was left behind stays so, however late it arrives. The last one is taken to be made at `now`.
+    pub async fn insert_records(&self, run: &RunName, now: Time, records: Vec<Record>) -> Result<(), StoreError> {
         let run = run.clone();
-        self.write(move |connection| records::insert(connection, &run, &records)).await
+        self.write(move |connection| records::insert(connection, &run, now, &records)).await
+    }
+
+    /// Records of all runs after number `after`, rolled back or not, in the order in which they became durable. At most
+    /// `limit` (1 to [`PAGE_MAX`](crate::PAGE_MAX)); go on with the number of the last one.
+    pub async fn read_stored(&self, after: u64, limit: usize) -> Result<Vec<StoredRecord>, StoreError> {
+        self.read(move |connection| records::read_stored(connection, after, limit)).await
+    }
+
+    /// Records of a run behind `after`, rolled back or not, by step, a step before the evaluation that follows it, then by
+    /// generation. At most `limit` (1 to [`PAGE_MAX`](crate::PAGE_MAX)); go on with the cursor, `None` is the end.
+    pub async fn read_history(
+        &self,
+        run: &RunName,
+        after: RecordCursor,
+        limit: usize,
+    ) -> Result<(Vec<StoredRecord>, Option<RecordCursor>), StoreError> {
+        let run = run.clone();
+        self.read(move |connection| records::read_history(connection, &run, after, limit)).await
+    }
+
+    /// How far `sink` has come, and what it remembers of runs and sweeps; `None` if it never moved.
+    pub async fn sink(&self, sink: &str) -> Result<Option<(SinkPosition, BTreeMap<RunName, String>)>, StoreError> {
+        let sink = sink.to_owned();
+        let read = move |connection: &Connection| {
+            let Some(position) = sinks::position(connection, &sink)? else { return Ok(None) };
+            Ok(Some((position, sinks::notes(connection, &sink)?)))
+        };
+        self.read(read).await
+    }
+
+    /// Moves `sink` to `position`, and replaces what it remembers of those in `notes`.
+    pub async fn move_sink(
+        &self,
+        sink: &str,
+        position: SinkPosition,
+        notes: Vec<(RunName, String)>,
+    ) -> Result<(), StoreError> {
+        let sink = sink.to_owned();
+        self.write(move |connection| sinks::advance(connection, &sink, position, &notes)).await
     }
 
     /// Marks the records after `step` made by generations before `generation`, which goes on from `step`. To be called

@@ -1,5 +1,6 @@
 //! The command line: one file per group of arguments, nothing but declarations and their checks.
 
+mod export;
 mod follow;
 mod place;
 mod setup;
@@ -9,8 +10,9 @@ mod verbs;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
 
+pub(crate) use self::export::{PointsFormat, RunExportArgs};
 pub(crate) use self::follow::{TopArgs, Until, WaitArgs, WatchArgs};
-pub(crate) use self::place::{PlaceArgs, StateDirArgs};
+pub(crate) use self::place::{PlaceArgs, SinkArgs, StateDirArgs};
 pub(crate) use self::setup::{DoctorArgs, InitArgs, ModelSize, Sides};
 pub(crate) use self::sweep::{
     CurvesFormat, ExplainArgs, PlanArgs, ReplayArgs, SweepArgs, SweepBestArgs, SweepCurvesArgs, SweepRunArgs,
@@ -36,6 +38,8 @@ Exit codes:
 Environment:
   PHALANX_COORDINATOR  a running coordinator, as --coordinator
   PHALANX_STATE_DIR    the state directory, as --state-dir
+  PHALANX_WEBHOOK_SECRET  signs what --sink webhook= sends; MLFLOW_TRACKING_TOKEN, or _USERNAME and _PASSWORD, are
+                       shown to --sink mlflow=
   RUST_LOG             what is logged on stderr, for example `info` or `coordinator=debug`";
 
 const STYLES: Styles = Styles::styled()
@@ -87,6 +91,8 @@ pub(crate) enum Verb {
     List(ListArgs),
     /// Print the log of a run
     Logs(LogsArgs),
+    /// Give out every point of a run as CSV, JSON, Parquet or for TensorBoard
+    Export(RunExportArgs),
     /// List, show, export and keep checkpoints
     Checkpoint(CheckpointArgs),
     /// Prove from the ledger that every sample was read exactly once per epoch
@@ -166,7 +172,14 @@ mod tests {
             "phalanx explain digits/7",
             "phalanx replay digits --eta 3",
             "phalanx plan sweep.yaml --seconds 0.5 --json",
-            "phalanx resume digits --workers 3",
+            "phalanx resume digits --workers 3 --sink tensorboard=runs",
+            "phalanx launch job.yaml --sink tensorboard=runs --sink mlflow=http://127.0.0.1:5000",
+            "phalanx sweep sweep.yaml --sink webhook=https://chat.example/T/B",
+            "phalanx coordinator --sink mlflow=http://127.0.0.1:5000",
+            "phalanx export digits --csv",
+            "phalanx export digits --json",
+            "phalanx export digits --parquet points.parquet --state-dir s",
+            "phalanx export digits --tensorboard runs --coordinator http://a:1",
             "phalanx stop digits",
             "phalanx priority digits 10",
             "phalanx priority digits -1000 --coordinator http://10.0.0.1:7070",
@@ -222,6 +235,11 @@ mod tests {
             ("phalanx launch job.yaml --profile=7-3", ValueValidation),
             ("phalanx launch job.yaml --profile=1-1000", ValueValidation),
             ("phalanx launch job.yaml --coordinator http://a:1 --profile", ArgumentConflict),
+            ("phalanx launch job.yaml --coordinator http://a:1 --sink tensorboard=runs", ArgumentConflict),
+            ("phalanx launch job.yaml --sink wandb=x", ValueValidation),
+            ("phalanx coordinator --sink mlflow=http://me:secret@host", ValueValidation),
+            ("phalanx export digits", MissingRequiredArgument),
+            ("phalanx export digits --csv --tensorboard runs", ArgumentConflict),
             ("phalanx sweep", DisplayHelpOnMissingArgumentOrSubcommand),
             ("phalanx sweep show", MissingRequiredArgument),
             ("phalanx sweep show digits --csv --parquet f", ArgumentConflict),

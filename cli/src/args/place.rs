@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use sinks::Sink;
 
 /// Where the state of runs is kept.
 #[derive(Clone, Debug, Args)]
@@ -25,4 +26,12 @@ pub(crate) struct PlaceArgs {
     pub(crate) coordinator: CoordinatorArgs,
     #[command(flatten)]
     pub(crate) state_dir: StateDirArgs,
+}
+
+/// Where figures and facts go beside the state directory.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SinkArgs {
+    /// Give figures or events to another tool too: tensorboard=DIR, mlflow=URL or webhook=URL; may be repeated
+    #[arg(long = "sink", value_name = "KIND=TARGET", conflicts_with = "coordinator")]
+    pub(crate) sinks: Vec<Sink>,
 }

@@ -5,7 +5,7 @@ use clap::{ArgGroup, Args, Subcommand, value_parser};
 use domain::ids::RunName;
 use domain::spec::file::WORKERS_MAX;
 
-use super::PlaceArgs;
+use super::{PlaceArgs, SinkArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  phalanx sweep sweep.yaml --name search")]
@@ -48,6 +48,8 @@ pub(crate) struct SweepRunArgs {
     /// Where the coordinator in this process listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", conflicts_with = "coordinator")]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) sinks: SinkArgs,
     /// Print one JSON object per line on stdout instead of text
     #[arg(long)]
     pub(crate) json: bool,

@@ -7,9 +7,10 @@ use std::str::FromStr;
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use domain::ids::{RunName, WorkerId};
 use domain::spec::file::{PRIORITY_MAX, STEPS_MAX, WORKERS_MAX};
+use sinks::Sink;
 use worker::ProfiledSteps;
 
-use super::{PlaceArgs, StateDirArgs};
+use super::{PlaceArgs, SinkArgs, StateDirArgs};
 
 /// The most threads of a worker; far above any machine, and low enough to catch a slip.
 pub(super) const THREADS_MAX: i64 = 1024;
@@ -48,6 +49,8 @@ pub(crate) struct LocalArgs {
     #[arg(long, value_name = "FIRST-LAST", conflicts_with = "coordinator", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "3-7")]
     pub(crate) profile: Option<ProfiledSteps>,
+    #[command(flatten)]
+    pub(crate) sinks: SinkArgs,
 }
 
 #[derive(Debug, Args)]
@@ -318,6 +321,9 @@ pub(crate) struct CoordinatorServiceArgs {
     /// Where to serve the dashboard and its API, or `off`
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7788")]
     pub(crate) http: Http,
+    /// Give figures or events of all runs to another tool too: tensorboard=DIR, mlflow=URL or webhook=URL; may be repeated
+    #[arg(long = "sink", value_name = "KIND=TARGET")]
+    pub(crate) sinks: Vec<Sink>,
     #[command(flatten)]
     pub(crate) state_dir: StateDirArgs,
 }

@@ -5,7 +5,7 @@ use domain::engine::Timing;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{CoordinatorServiceArgs, Http};
-use crate::embedded::{self, bind, reach, url_of};
+use crate::embedded::{self, bind, note_behind, reach, url_of, with_sinks};
 use crate::exit::{Exit, Failure};
 use crate::interrupts::Interrupts;
 use crate::output::print;
@@ -27,7 +27,7 @@ pub(crate) async fn run(args: CoordinatorServiceArgs) -> Result<Exit, Failure> {
     if let Some(http) = &http {
         ready.push_str(&format!("\ndashboard at {}", url_of(http.local_addr()?)));
     }
-    let config = coordinator::Config { state_dir, timing: Timing::default() };
+    let config = with_sinks(coordinator::Config::new(state_dir, Timing::default()), &args.sinks)?;
     let shutdown = CancellationToken::new();
     let service = coordinator::run(config, listener, http, shutdown.clone());
     let asked = async {
@@ -45,7 +45,10 @@ pub(crate) async fn run(args: CoordinatorServiceArgs) -> Result<Exit, Failure> {
     };
     tokio::select! {
         biased;
-        ended = service => ended.map(|()| Exit::Done).map_err(embedded::failure),
+        ended = service => {
+            note_behind(&ended.map_err(embedded::failure)?);
+            Ok(Exit::Done)
+        }
         () = asked => Ok(Exit::Left),
         failure = announced => failure,
     }

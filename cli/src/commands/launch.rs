@@ -41,9 +41,13 @@ async fn on_running_cluster(url: &str, spec: &JobSpec, json: bool) -> Result<Exi
 async fn on_own_cluster(args: &LaunchArgs, spec: &JobSpec) -> Result<Exit, Failure> {
     let state_dir = &args.place.state_dir.state_dir;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
-    let submitted = start_coordinator(state_dir, args.local.listen, Some(ANY_LOCAL_PORT), async |client| {
-        submit(client, spec).await
-    });
+    let submitted = start_coordinator(
+        state_dir,
+        args.local.listen,
+        Some(ANY_LOCAL_PORT),
+        &args.local.sinks.sinks,
+        async |client| submit(client, spec).await,
+    );
     let (embedded, client, run) = submitted.await?;
     let profile = profiling(&args.local, state_dir, &run)?;
     let cluster = Cluster::complete(embedded, state_dir, spec.workers, args.local.threads, profile).await?;

@@ -7,6 +7,7 @@ mod coordinator;
 mod doctor;
 mod drain;
 mod explain;
+mod export;
 mod init;
 mod launch;
 mod list;
@@ -49,6 +50,7 @@ pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
         Verb::Status(args) => status::run(args).await,
         Verb::List(args) => list::run(args).await,
         Verb::Logs(args) => logs::run(args).await,
+        Verb::Export(args) => export::run(args).await,
         Verb::Checkpoint(args) => checkpoint::run(args.verb).await,
         Verb::Audit(args) => audit::run(args).await,
         Verb::Verify(args) => verify::run(args).await,

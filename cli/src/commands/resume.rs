@@ -50,9 +50,13 @@ async fn on_own_cluster(args: &ResumeArgs) -> Result<Exit, Failure> {
     let state_dir = &args.place.state_dir.state_dir;
     must_exist(state_dir)?;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
-    let taken_up = start_coordinator(state_dir, args.local.listen, Some(ANY_LOCAL_PORT), async |client| {
-        take_up(client, args).await
-    });
+    let taken_up = start_coordinator(
+        state_dir,
+        args.local.listen,
+        Some(ANY_LOCAL_PORT),
+        &args.local.sinks.sinks,
+        async |client| take_up(client, args).await,
+    );
     let (embedded, client, taken_up) = taken_up.await?;
     let (run, workers) = match taken_up {
         TakenUp::Run(run, workers) => (*run, workers),

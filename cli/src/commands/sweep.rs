@@ -54,7 +54,9 @@ async fn on_own_cluster(args: &SweepRunArgs, spec: &SweepSpec) -> Result<Exit, F
     check_workers(spec, workers)?;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let submitted =
-        start_coordinator(state_dir, args.listen, Some(ANY_LOCAL_PORT), async |client| submit(client, spec).await);
+        start_coordinator(state_dir, args.listen, Some(ANY_LOCAL_PORT), &args.sinks.sinks, async |client| {
+            submit(client, spec).await
+        });
     let (embedded, client, begun) = submitted.await?;
     let cluster = Cluster::complete(embedded, state_dir, workers, args.threads, None).await?;
     let show = sweep::Show::new(args.json);

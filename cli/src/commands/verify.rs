@@ -100,8 +100,9 @@ impl Bench<'_> {
         let overrides = Overrides { workers: Some(case.workers), ..Overrides::default() };
         let spec = job::with_overrides(self.spec.clone(), overrides)?;
         let state_dir = self.dir.join(case.name.replace(' ', "-"));
-        let started =
-            start_coordinator(&state_dir, ANY_LOCAL_PORT, None, async |client| launch::submit(client, &spec).await);
+        let started = start_coordinator(&state_dir, ANY_LOCAL_PORT, None, &[], async |client| {
+            launch::submit(client, &spec).await
+        });
         let (embedded, mut client, run) = started.await?;
         let mut cluster = Cluster::complete(embedded, &state_dir, case.workers, self.threads, None).await?;
         let trained = self.train_on(&mut cluster, &mut client, run, case).await;

@@ -28,11 +28,13 @@ impl Driver {
         let Round { records, advanced, newest, data, events, alive: _, runs_with_facts: _, lines, acknowledge, left } =
             round;
         let store = self.store.clone();
+        let now = self.clock.now();
         self.until_durable(|| async {
-            try_join_all(records.iter().map(|(run, records)| store.insert_records(run, records.clone()))).await?;
+            // Whoever reads the records finds what their data hold.
             for (run, data) in &data {
                 store.set_data_facts(run, *data).await?;
             }
+            try_join_all(records.iter().map(|(run, records)| store.insert_records(run, now, records.clone()))).await?;
             Ok(())
         })
         .await?;

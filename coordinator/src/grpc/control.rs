@@ -10,7 +10,7 @@ use futures::stream;
 use proto::convert;
 use proto::v1;
 use proto::v1::control_server::Control;
-use store::{CheckpointStore, LedgerCursor, LedgerStep, LogLine, PAGE_MAX, Store};
+use store::{CheckpointStore, LedgerCursor, LedgerStep, LogLine, PAGE_MAX, RecordCursor, Store, StoredRecord};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -166,6 +166,18 @@ impl Control for ControlService {
         Ok(Response::new(messages(reading)))
     }
 
+    type ReadHistoryStream = Messages<v1::ReadHistoryResponse>;
+
+    async fn read_history(
+        &self,
+        request: Request<v1::ReadHistoryRequest>,
+    ) -> Result<Response<Self::ReadHistoryStream>, Status> {
+        let name = self.known(&request.into_inner().name)?;
+        let run = self.picture().run(&name).cloned().ok_or_else(|| status::no_run(&name))?;
+        let reading = HistoryReading { store: self.store.clone(), run, after: Some(RecordCursor::default()) };
+        Ok(Response::new(messages(reading)))
+    }
+
     type ReadLedgerStream = Messages<v1::ReadLedgerResponse>;
 
     async fn read_ledger(
@@ -272,6 +284,38 @@ impl Pages for RecordsReading {
         }
         Ok(Some(page))
     }
+}
+
+struct HistoryReading {
+    store: Store,
+    run: Arc<RunPicture>,
+    /// `None` at the end.
+    after: Option<RecordCursor>,
+}
+
+impl Pages for HistoryReading {
+    type Page = v1::ReadHistoryResponse;
+
+    async fn next(&mut self) -> Result<Option<v1::ReadHistoryResponse>, Status> {
+        let Some(after) = self.after else { return Ok(None) };
+        let page = self.store.read_history(&self.run.view.name, after, POINTS_MAX).await;
+        let (stored, next) = page.map_err(|e| status::of_store(&e))?;
+        self.after = next;
+        if stored.is_empty() {
+            return Ok(None);
+        }
+        let points = stored.iter().map(|stored| stored_point(stored, &self.run)).collect();
+        Ok(Some(v1::ReadHistoryResponse { points }))
+    }
+}
+
+fn stored_point(stored: &StoredRecord, run: &RunPicture) -> v1::StoredPoint {
+    let StoredRecord { sequence: _, run: _, at, rolled_back, record } = stored;
+    let point = match record {
+        Record::Step(step) => v1::stored_point::Point::Step(step_point(step, run)),
+        Record::Eval(eval) => v1::stored_point::Point::Eval(convert::eval_point_to_wire(eval)),
+    };
+    v1::StoredPoint { point: Some(point), rolled_back: *rolled_back, at_ms: at.map(|at| at.0) }
 }
 
 struct LedgerReading {

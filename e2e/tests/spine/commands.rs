@@ -72,6 +72,50 @@ fn an_exported_checkpoint_is_a_hugging_face_folder() {
 }
 
 #[test]
+fn a_sink_and_an_export_hold_the_same_points_as_a_table() {
+    let place = Place::new();
+    let launched = place.run(&["launch", &short_job(&place), "--workers", "2", "--sink", "tensorboard=runs"]);
+    assert!(launched.status.success(), "{}", text(&launched.stderr));
+    for arguments in [["--tensorboard", "exported"], ["--parquet", "points.parquet"]] {
+        let output = place.run(&[["export", "digits-vit"].as_slice(), &arguments].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let again = place.run(&[["export", "digits-vit"].as_slice(), &arguments].concat());
+        assert_eq!(again.status.code(), Some(2), "{}", text(&again.stderr));
+    }
+    let events = |folder: &str| {
+        let files = fs::read_dir(place.path().join(folder).join("digits-vit")).expect("a folder of the run");
+        let files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        fs::read(&files[0]).expect("an event file")
+    };
+    assert!(
+        events("runs") == events("exported"),
+        "what was written meanwhile differs from what was written at the end"
+    );
+    let csv = text(&place.run(&["export", "digits-vit", "--csv"]).stdout);
+    let rows: Vec<&str> = csv.lines().collect();
+    assert_eq!(rows[0], "step,epoch,metric,value,seconds,generation,rolled_back");
+    let of = |metric: &str| rows.iter().filter(|row| row.split(',').nth(2) == Some(metric)).count();
+    assert_eq!((of("loss"), of("samples_per_second"), of("eval_accuracy")), (40, 40, of("eval_loss")));
+    assert!(of("eval_loss") > 0 && rows[1].starts_with("1,0.0"), "{}", rows[1]);
+    assert_eq!(text(&place.run(&["export", "digits-vit", "--json"]).stdout).lines().count(), rows.len() - 1);
+}
+
+#[test]
+fn a_sink_that_is_away_is_named_at_the_end_and_costs_nothing_else() {
+    let place = Place::new();
+    // Nobody listens on the first port.
+    let launched = place.run(&["launch", &short_job(&place), "--workers", "1", "--sink", "mlflow=http://127.0.0.1:1"]);
+    let said = text(&launched.stderr);
+    assert!(launched.status.success(), "{said}");
+    assert!(said.contains("mlflow at http://127.0.0.1:1 lacks something: it cannot be reached"), "{said}");
+    let twice = ["launch", "short.yaml", "--name", "b", "--sink", "tensorboard=runs", "--sink", "tensorboard=./runs"];
+    let refused = place.run(&twice);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("--sink names tensorboard in "), "{}", text(&refused.stderr));
+}
+
+#[test]
 fn a_folder_of_pictures_trains() {
     let place = Place::new();
     for (class, shade) in [("dark", 40u8), ("bright", 200)] {

@@ -9,3 +9,4 @@ mod fixtures;
 mod journal;
 mod log;
 mod records;
+mod sinks;

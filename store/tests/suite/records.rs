@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::ids::{Generation, RunName, Step};
+use domain::ids::{Generation, RunName, Step, Time};
 use domain::record::{Position, Record, StepRecord};
 use domain::results::Goodput;
 use proptest::prelude::*;
-use store::{LedgerCursor, LedgerStep, PAGE_MAX, Store};
+use store::{LedgerCursor, LedgerStep, PAGE_MAX, RecordCursor, Store};
 
 use crate::fixtures::{eval_record, run, step_record, without_reads};
 
@@ -76,6 +76,11 @@ impl Model {
         back.into_iter().map(without_reads).collect()
     }
 
+    /// Everything, and whether it was rolled back.
+    fn history(&self) -> Vec<(Record, bool)> {
+        self.records.values().map(|(record, live)| (without_reads(record), !live)).collect()
+    }
+
     fn ledger(&self) -> Vec<LedgerStep> {
         let line = |(record, live): &(Record, bool)| match record {
             Record::Step(r) => {
@@ -86,6 +91,9 @@ impl Model {
         self.records.values().filter_map(line).collect()
     }
 }
+
+/// A time at which nothing in particular happens.
+const NOW: Time = Time(1_000_000);
 
 fn generation(record: &Record) -> Generation {
     match record {
@@ -132,6 +140,18 @@ async fn read_rolled_back(store: &Store, run: &RunName, limit: usize) -> Vec<Rec
         behind = Some((last.generation, last.step));
         steps.extend(page.into_iter().map(Record::Step));
     }
+}
+
+/// All records, rolled back or not, read in pages.
+async fn read_history(store: &Store, run: &RunName, limit: usize) -> Vec<(Record, bool)> {
+    let (mut records, mut cursor) = (Vec::new(), Some(RecordCursor::default()));
+    while let Some(after) = cursor {
+        let (page, next) = store.read_history(run, after, limit).await.unwrap();
+        assert!(page.len() <= limit && (next.is_none() || !page.is_empty()));
+        records.extend(page.into_iter().map(|stored| (stored.record, stored.rolled_back)));
+        cursor = next;
+    }
+    records
 }
 
 /// The whole ledger, read in pages.
@@ -182,7 +202,7 @@ fn the_store_agrees_with_the_model() {
                         })
                         .collect();
                     records.iter().for_each(|record| model.insert(record));
-                    runtime.block_on(store.insert_records(&run, records)).unwrap();
+                    runtime.block_on(store.insert_records(&run, NOW, records)).unwrap();
                 }
                 Move::RollBack(step, generation) => {
                     // Twice, for it may be repeated after a restart.
@@ -204,6 +224,7 @@ fn the_store_agrees_with_the_model() {
             prop_assert_eq!(runtime.block_on(store.goodput(&run)).unwrap(), model.goodput());
             prop_assert_eq!(runtime.block_on(read_rolled_back(&store, &run, limit)), model.rolled_back());
             prop_assert_eq!(runtime.block_on(read_ledger(&store, &run, limit)), model.ledger());
+            prop_assert_eq!(runtime.block_on(read_history(&store, &run, limit)), model.history());
         }
     });
 }
@@ -215,7 +236,7 @@ async fn floats_keep_their_bits_and_a_batch_is_stored_whole_or_not_at_all() {
     let run = run("bits");
     let odd = [f64::from_bits(0xfff8_0000_dead_beef), f64::INFINITY, -0.0, f64::MIN_POSITIVE / 2.0];
     let records = (1..).zip(odd).map(|(step, loss)| step_record(step, 1, loss)).collect();
-    store.insert_records(&run, records).await.unwrap();
+    store.insert_records(&run, NOW, records).await.unwrap();
     drop(store);
     let (store, _) = Store::open(folder.path()).unwrap();
     let losses = |records: Vec<Record>| -> Vec<u64> {
@@ -228,7 +249,7 @@ async fn floats_keep_their_bits_and_a_batch_is_stored_whole_or_not_at_all() {
     assert_eq!(losses(store.read_records(&run, Step(0), 10).await.unwrap()), odd.map(f64::to_bits));
 
     let half_bad = vec![step_record(5, 1, 0.0), eval_record(u64::MAX, 1, 0.0)];
-    let error = store.insert_records(&run, half_bad).await.unwrap_err();
+    let error = store.insert_records(&run, NOW, half_bad).await.unwrap_err();
     assert_eq!(error.to_string(), format!("step {} must be <= {}", u64::MAX, i64::MAX));
     assert_eq!(store.newest_position(&run).await.unwrap(), Position { step: Step(4), evaluated: false });
 }
@@ -241,10 +262,11 @@ async fn sums_of_steps_are_made_up_for_what_an_older_program_stored() {
     let read = async |store: &Store| (store.efforts(&sweep).await.unwrap(), store.goodput(&trial).await.unwrap());
     let (store, _) = Store::open(folder.path()).unwrap();
     for other in ["s", "s.0", "s.12", "s-0", "t.0"] {
-        store.insert_records(&run(other), (1..=5).map(|step| step_record(step, 1, 0.0)).collect()).await.unwrap();
+        let steps = (1..=5).map(|step| step_record(step, 1, 0.0)).collect();
+        store.insert_records(&run(other), NOW, steps).await.unwrap();
     }
     store.roll_back(&trial, Step(3), Generation(2)).await.unwrap();
-    store.insert_records(&trial, vec![step_record(4, 2, 0.0)]).await.unwrap();
+    store.insert_records(&trial, NOW, vec![step_record(4, 2, 0.0)]).await.unwrap();
     let before = read(&store).await;
     assert_eq!(
         before.0.iter().map(|(run, effort)| (run.as_str(), effort.steps)).collect::<Vec<_>>(),
@@ -254,10 +276,54 @@ async fn sums_of_steps_are_made_up_for_what_an_older_program_stored() {
     assert_eq!(before.1, Goodput { productive_micros: 4010, lost_micros: 2009 });
     drop(store);
     let file = rusqlite::Connection::open(folder.path().join("phalanx.db")).unwrap();
-    file.execute_batch("DROP TABLE efforts; DROP INDEX rolled_back_records; PRAGMA user_version = 1").unwrap();
+    let back = "DROP TABLE sinks; DROP TABLE sink_notes; ALTER TABLE records DROP COLUMN at_ms;
+                DROP TABLE efforts; DROP INDEX rolled_back_records; PRAGMA user_version = 1";
+    file.execute_batch(back).unwrap();
     drop(file);
     let (store, _) = Store::open(folder.path()).unwrap();
     assert_eq!(read(&store).await, before);
+    // When they were made was not stored then.
+    assert!(store.read_stored(0, 100).await.unwrap().iter().all(|stored| stored.at.is_none()));
+}
+
+#[tokio::test]
+async fn records_are_numbered_as_they_come_and_timed_by_their_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(folder.path()).unwrap();
+    let step = |step, seconds: u64| match step_record(step, 1, 0.0) {
+        Record::Step(record) => Record::Step(StepRecord { micros: seconds * 1_000_000, ..record }),
+        other => other,
+    };
+    let (a, b) = (run("a"), run("b"));
+    let first = vec![step(1, 9), step(2, 3), eval_record(2, 1, 0.0), step(3, 4)];
+    store.insert_records(&a, Time(60_000), first.clone()).await.unwrap();
+    store.insert_records(&b, Time(61_000), vec![step(1, 1)]).await.unwrap();
+    store.roll_back(&a, Step(2), Generation(2)).await.unwrap();
+    // What is there already is not stored again, and takes no number.
+    store.insert_records(&a, Time(99_000), [first, vec![step(4, 1)]].concat()).await.unwrap();
+    let shown = |stored: store::StoredRecord| {
+        let position = stored.record.position();
+        (stored.run.to_string(), position.step.0, position.evaluated, stored.at.unwrap().0, stored.rolled_back)
+    };
+    let mut all = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = store.read_stored(after, 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 2 && page.iter().all(|stored| stored.sequence > after));
+        after = last.sequence;
+        all.extend(page.into_iter().map(shown));
+    }
+    let a = |step, evaluated, at, rolled_back| ("a".to_owned(), step, evaluated, at, rolled_back);
+    let expected = [
+        a(1, false, 53_000, false),
+        a(2, false, 56_000, false),
+        a(2, true, 56_000, false),
+        a(3, false, 60_000, true),
+        ("b".to_owned(), 1, false, 61_000, false),
+        a(4, false, 99_000, true),
+    ];
+    assert_eq!(all, expected);
 }
 
 #[tokio::test]
@@ -267,7 +333,7 @@ async fn pages_are_bounded_whatever_is_asked_for() {
     let run = run("long");
     let last = PAGE_MAX as u64 + 2;
     let records = (1..=last).map(|step| step_record(step, 1, 0.0)).collect();
-    store.insert_records(&run, records).await.unwrap();
+    store.insert_records(&run, NOW, records).await.unwrap();
     assert_eq!(store.read_records(&run, Step(0), usize::MAX).await.unwrap().len(), PAGE_MAX);
     assert_eq!(store.read_records(&run, Step(0), 0).await.unwrap().len(), 1);
     let (page, cursor) = store.read_ledger(&run, LedgerCursor::default(), usize::MAX).await.unwrap();
