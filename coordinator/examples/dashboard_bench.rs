@@ -67,7 +67,7 @@ async fn main() -> io::Result<()> {
     follow(http, viewers).await?;
     shutdown.cancel();
     let ended = running.await.map_err(io::Error::other)?;
-    ended.map_err(io::Error::other)
+    ended.map_err(io::Error::other).map(drop)
 }
 
 fn millis(time: Duration) -> f64 {

@@ -15,6 +15,7 @@ use domain::ids::{Generation, Step};
 use domain::record::{EvalRecord, Position, Read, Record, SavedPart, StepRecord};
 use proto::convert::{Command, LogLine, Report};
 use proto::v1;
+use sinks::Behind;
 use store::StoreError;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -38,7 +39,7 @@ struct Coordinator {
     /// Where the dashboard is.
     http: SocketAddr,
     shutdown: CancellationToken,
-    task: JoinHandle<Result<(), CoordinatorError>>,
+    task: JoinHandle<Result<Vec<Behind>, CoordinatorError>>,
 }
 
 impl Coordinator {
