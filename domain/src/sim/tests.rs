@@ -126,5 +126,5 @@ fn draining_loses_no_step() {
         assert!(world.engine().view().runs.iter().all(|run| run.failures == 0), "seed {seed}");
         groups += world.summary.groups;
     }
-    assert!(groups > 300 && waited > 5, "too tame: {groups} groups, {waited} runs waited for a drained worker");
+    assert!(groups > 200 && waited > 5, "too tame: {groups} groups, {waited} runs waited for a drained worker");
 }
