@@ -1,5 +1,6 @@
 import { useEffect } from "preact/hooks";
 
+import { cut, NAME_MAX } from "./lib/format";
 import { routeOf, useAddress } from "./state/address";
 import { Empty } from "./ui/basic";
 import { Frame } from "./ui/frame";
@@ -14,7 +15,7 @@ export function App() {
   const route = routeOf(path);
   const name = "name" in route ? route.name : route.view === "compare" ? "Compare" : "Cluster";
   useEffect(() => {
-    document.title = `${name} – Phalanx`;
+    document.title = `${cut(name, NAME_MAX)} – Phalanx`;
   }, [name]);
   return <Frame>{view(route)}</Frame>;
 }

@@ -31,7 +31,7 @@ const REST_FACTOR = 4;
 const MERGED_MS = 5_000;
 
 /** What messages say is taken over together, so often. */
-const MERGE_GAP_MS = 1_000;
+const MERGE_GAP_MS = 500;
 
 /**
  * Asks for `path` now and whenever its topic says that something has changed, never twice at a time. With another path,

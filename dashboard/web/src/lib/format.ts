@@ -3,6 +3,18 @@ import type { Num, Value } from "../api/types";
 /** What stands where nothing is known. */
 export const NOTHING = "–";
 
+/** A text that somebody else chose, as far as it has room: of a megabyte nobody reads more than the beginning. */
+export function cut(text: string, most: number): string {
+  if (text.length <= most) return text;
+  return `${text.slice(0, most)}… (${text.length.toLocaleString("en-US")} characters)`;
+}
+
+/** So many characters of a name, or of the value of a parameter, are shown. */
+export const NAME_MAX = 200;
+
+/** So many characters of a sentence, or of a line of a log, are shown. */
+export const SENTENCE_MAX = 4_000;
+
 /** The number that was said; not-a-number for what is not known. */
 export function number(value: Num | undefined): number {
   return value === null || value === undefined ? NaN : Number(value);
@@ -38,7 +50,7 @@ export function metric(name: string, value: Num | undefined): string {
 /** A value of a parameter. */
 export function parameter(value: Value | undefined): string {
   if (value === undefined || value === null) return NOTHING;
-  return typeof value === "number" ? measured(value) : String(value);
+  return typeof value === "number" ? measured(value) : cut(String(value), NAME_MAX);
 }
 
 /** An amount of memory. */

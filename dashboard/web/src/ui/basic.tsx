@@ -2,20 +2,21 @@ import type { ComponentChildren, TargetedKeyboardEvent } from "preact";
 
 import type { ApiError } from "../api/client";
 import type { RunState, TrialState } from "../api/types";
+import { cut, NAME_MAX, SENTENCE_MAX } from "../lib/format";
 import { useParameter } from "../state/address";
 
 /** A text that somebody else chose: cut where it is too long, and without effect on the direction of what is around it. */
 export function Name({ children, title }: { children: string; title?: string }) {
   return (
-    <bdi class="name" title={title ?? children}>
-      {children}
+    <bdi class="name" title={cut(title ?? children, SENTENCE_MAX)}>
+      {cut(children, NAME_MAX)}
     </bdi>
   );
 }
 
 /** A sentence that somebody else chose: isolated, and wrapped where it is too long. */
 export function Said({ children }: { children: string }) {
-  return <bdi class="said">{children}</bdi>;
+  return <bdi class="said">{cut(children, SENTENCE_MAX)}</bdi>;
 }
 
 const MEANING: Record<RunState | TrialState, string> = {
@@ -52,7 +53,7 @@ export function Panel(props: {
     <section class={`panel ${props.class ?? ""}`} aria-label={props.title}>
       <header class="panel-head">
         <h2>{props.title}</h2>
-        {props.note !== undefined && <span class="note">{props.note}</span>}
+        {props.note !== undefined && <bdi class="note">{props.note}</bdi>}
         {props.tools !== undefined && <div class="tools">{props.tools}</div>}
       </header>
       {props.children}
@@ -64,7 +65,9 @@ export function Panel(props: {
 export function Stat({ label, children, title }: { label: string; children: ComponentChildren; title?: string }) {
   return (
     <div class="stat" title={title}>
-      <dt>{label}</dt>
+      <dt>
+        <bdi>{cut(label, NAME_MAX)}</bdi>
+      </dt>
       <dd>{children}</dd>
     </div>
   );
@@ -113,7 +116,7 @@ export function Progress({ value, of, label }: { value: number; of: number | nul
     <div
       class="progress"
       role="progressbar"
-      aria-label={label}
+      aria-label={cut(label, NAME_MAX)}
       aria-valuemin={0}
       aria-valuemax={of ?? 0}
       aria-valuenow={value}
@@ -164,6 +167,12 @@ export function TabPanel({ tab, children }: { tab: string; children: ComponentCh
   );
 }
 
+/** What is longer cannot be chosen. */
+const OPTION_MAX = 1_000;
+
+/** So many characters of an option are shown. */
+const OPTION_SHOWN = 60;
+
 /** A choice among a few. */
 export function Choice<T extends string>(props: {
   label: string;
@@ -175,11 +184,13 @@ export function Choice<T extends string>(props: {
     <label class="field">
       <span>{props.label}</span>
       <select value={props.value} onChange={(event) => props.set(event.currentTarget.value as T)}>
-        {props.options.map(({ value, label }) => (
-          <option key={value} value={value}>
-            {label}
-          </option>
-        ))}
+        {props.options
+          .filter(({ value }) => value.length <= OPTION_MAX)
+          .map(({ value, label }) => (
+            <option key={value} value={value}>
+              {cut(label, OPTION_SHOWN)}
+            </option>
+          ))}
       </select>
     </label>
   );

@@ -34,11 +34,16 @@ interface GridProps {
   front: readonly number[];
 }
 
-/** A table of any length: only the rows in sight are in the page. */
+/**
+ * A table of any length: only the rows in sight are in the page. A row that leaves the sight becomes the one that comes into
+ * it, so that scrolling changes texts and makes no elements.
+ */
 export function Grid(props: GridProps) {
   const { columns, trials, rows, selected, pick } = props;
   const frame = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
+  // Where a scroll shows the same rows, nothing is drawn anew.
+  const scrolled = (pixels: number) => setTop(Math.floor(pixels / ROW) * ROW);
   const [size, setSize] = useState({ width: 0, height: 480 });
   const { height } = size;
   const front = useMemo(() => new Set(props.front), [props.front]);
@@ -50,7 +55,8 @@ export function Grid(props: GridProps) {
     return () => observer.disconnect();
   }, []);
   const first = Math.max(0, Math.floor(top / ROW) - BEYOND);
-  const last = Math.min(rows.length, Math.ceil((top + height) / ROW) + BEYOND);
+  const slots = Math.ceil(height / ROW) + 1 + 2 * BEYOND;
+  const last = Math.min(rows.length, first + slots);
   const at = useMemo(
     () => (selected === null ? -1 : rows.findIndex((row) => trials[row]?.number === selected)),
     [rows, trials, selected],
@@ -92,7 +98,7 @@ export function Grid(props: GridProps) {
       aria-activedescendant={at >= first && at < last ? `row-${selected}` : undefined}
       tabIndex={0}
       onKeyDown={keys}
-      onScroll={(event) => setTop(event.currentTarget.scrollTop)}
+      onScroll={(event) => scrolled(event.currentTarget.scrollTop)}
     >
       <div class="grid-head" role="row" aria-rowindex={1} style={{ gridTemplateColumns: template }}>
         {columns.map((column) => {
@@ -119,7 +125,7 @@ export function Grid(props: GridProps) {
           const index = first + i;
           return (
             <div
-              key={trial.number}
+              key={index % slots}
               id={`row-${trial.number}`}
               role="row"
               aria-rowindex={index + 2}

@@ -3,8 +3,9 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
-import { measured, NOTHING } from "../lib/format";
+import { cut, measured, NAME_MAX, NOTHING } from "../lib/format";
 import { color, useTheme } from "../state/theme";
+import { Name } from "./basic";
 
 /** A value of a line; null where there is none. */
 type Cell = number | null;
@@ -123,14 +124,12 @@ export function Plot(props: PlotProps) {
   return (
     <figure class="plot">
       <figcaption>
-        <span class="plot-title">{props.title}</span>
+        <bdi class="plot-title">{props.title}</bdi>
         <span class="plot-legend">
           {named(props.lines).map(([line, i]) => (
             <span key={i} class="legend-item">
               <i class={`swatch ${line.dashed ? "dashed" : ""} ${line.dots ? "dot" : ""}`} style={{ color: `var(--${line.color})` }} />
-              <bdi class="name" title={line.label}>
-                {line.label}
-              </bdi>
+              <Name>{line.label}</Name>
               <b>{shown(at ? near(data[valueRow(props.lines, i)], at.index) : lastOf(line.y), format)}</b>
             </span>
           ))}
@@ -141,7 +140,7 @@ export function Plot(props: PlotProps) {
         class="plot-canvas"
         tabIndex={0}
         role="group"
-        aria-label={`${props.title} by ${props.xLabel}. ${named(props.lines).map(([line]) => `${line.label}: ${shown(lastOf(line.y), format)}`).join(", ")}. Arrow keys move, plus and minus zoom, 0 shows all.`}
+        aria-label={`${props.title} by ${props.xLabel}. ${named(props.lines).map(([line]) => `${cut(line.label, NAME_MAX)}: ${shown(lastOf(line.y), format)}`).join(", ")}. Arrow keys move, plus and minus zoom, 0 shows all.`}
         onKeyDown={keys}
       />
       <div class="plot-foot">
@@ -342,7 +341,7 @@ function padded(low: number | null, high: number | null): [number, number] {
 /** A tick, as short as can be. */
 function short(value: number, format: ((value: number) => string) | undefined): string {
   const size = Math.abs(value);
-  if (format && format !== measured) return format(value);
+  if (format && format !== measured) return format(value).replace(/\.0+(?= %$)/, "");
   if (size >= 1e9) return `${Number((value / 1e9).toPrecision(4))}G`;
   if (size >= 1e6) return `${Number((value / 1e6).toPrecision(4))}M`;
   if (size >= 1e4) return `${Number((value / 1e3).toPrecision(4))}k`;

@@ -1,11 +1,9 @@
 // The page of a coordinator that has nothing yet.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 
-import { accessible, close, onPage, open } from "./browser.mjs";
-
-before(open);
-after(close);
+import "./session.mjs";
+import { accessible, onPage } from "./browser.mjs";
 
 test("an empty cluster says what to do", () =>
   onPage("/", async (page) => {

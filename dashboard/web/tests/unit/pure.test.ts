@@ -3,15 +3,17 @@ import { describe, expect, test } from "vitest";
 import type { SweepTrial, Worker } from "../../src/api/types";
 import { family } from "../../src/lib/family";
 import { flatten } from "../../src/lib/flatten";
-import { bytes, duration, measured, metric, percent } from "../../src/lib/format";
+import { bytes, cut, duration, measured, metric, parameter, percent } from "../../src/lib/format";
 import { linearTicks, logTicks, numberAxis } from "../../src/lib/scale";
 import { readSearch } from "../../src/lib/search";
 import { bestSoFar, smooth } from "../../src/lib/smooth";
 import { surface } from "../../src/lib/surface";
 import { listOf, listText, rangeOf, rangeText, routeOf, runPath, withParameter } from "../../src/state/address";
 import { stragglers } from "../../src/views/cluster/stragglers";
+import { ranksOf } from "../../src/views/run/log";
 import { between } from "../../src/views/run/series";
 import { brushesOf, brushesText } from "../../src/views/sweep/brush";
+import { bestOf } from "../../src/views/sweep/columns";
 
 /** A trial of which only some things matter. */
 function trial(some: Partial<SweepTrial>): SweepTrial {
@@ -176,6 +178,26 @@ test("children stand below their parents, and circles end", () => {
     [5, null],
     [6, 5],
   ]);
+});
+
+test("texts of others are cut where they have no room, and told how long they are", () => {
+  expect(cut("short", 5)).toBe("short");
+  expect(cut("x".repeat(1 << 20), 3)).toBe("xxx… (1,048,576 characters)");
+  expect(parameter("y".repeat(9_999)).length).toBeLessThan(300);
+});
+
+test("the best of a metric is what its objective says, or its name", () => {
+  expect(bestOf("eval_loss", [])).toBe("min");
+  expect(bestOf("eval_accuracy", [])).toBe("max");
+  expect(bestOf("eval_loss", [{ metric: "eval_loss", goal: "maximize" }])).toBe("max");
+});
+
+test("who wrote a line has the rank of the newest group that it was in", () => {
+  const group = (generation: number, ...workers: string[]) => ({ generation, from_step: 0, at: 0, workers });
+  const generations = [group(1, "00000000aaaaaaaa", "00000000bbbbbbbb"), group(2, "00000000bbbbbbbb", "00000000cccccccc")];
+  const ranks = ranksOf({ generations, members: ["00000000cccccccc"], generation: 3 });
+  const said = [...ranks].map(([id, { said }]) => `${id} ${said}`);
+  expect(said).toEqual(["aaaaaaaa rank 0 of generation 1", "bbbbbbbb rank 0 of generation 2", "cccccccc rank 0 of generation 3"]);
 });
 
 test("stragglers are slower than the middle of their own group", () => {

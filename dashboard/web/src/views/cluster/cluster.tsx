@@ -5,12 +5,13 @@ import { runPath, sweepPath, useParameter } from "../../state/address";
 import { Command, Empty, Loading, Name, Panel, Problem, Progress, Said, Stat, State, TableFrame } from "../../ui/basic";
 import { RunActions, SweepActions, WorkerActions } from "../actions";
 import { TrialCounts } from "../trial_counts";
-import { Events } from "./events";
+import { Events, useEvents } from "./events";
 import { stragglers } from "./stragglers";
 
 /** Everything at one moment: workers, runs, sweeps and what happened. */
 export function ClusterView() {
   const { data, error, reload } = useResource<Cluster>("/api/v1/cluster", { topic: "cluster", gapMs: 500 });
+  const events = useEvents();
   const [filter, setFilter] = useParameter("filter");
   if (!data) return error ? <Problem error={error} retry={reload} /> : <Loading />;
   const has = (name: string) => name.toLowerCase().includes(filter.toLowerCase());
@@ -54,7 +55,7 @@ export function ClusterView() {
           <Workers workers={data.workers} after={reload} />
         )}
       </Panel>
-      <Events />
+      <Events of={events} />
     </div>
   );
 }

@@ -1,8 +1,8 @@
 import { useMemo, useRef, useState } from "preact/hooks";
 
-import { useResource } from "../../api/resource";
+import { useResource, type Resource } from "../../api/resource";
 import type { ClusterEvent, Events as EventsAnswer } from "../../api/types";
-import { exactly, moment } from "../../lib/format";
+import { cut, exactly, moment, SENTENCE_MAX } from "../../lib/format";
 import { runPath, useParameter } from "../../state/address";
 import { Choice, Empty, Name, Panel, Problem, Said } from "../../ui/basic";
 import { useWidth } from "../../ui/width";
@@ -10,19 +10,24 @@ import { useWidth } from "../../ui/width";
 /** So many are shown. */
 const SHOWN = 300;
 
-/** What happened, newest first, and where it lies in time. */
-export function Events({ run }: { run?: string }) {
+/** What happened in the cluster, or to one run. */
+export function useEvents(run?: string): Resource<EventsAnswer> {
   const of = run === undefined ? "" : `&run=${encodeURIComponent(run)}`;
-  const { data, error, reload } = useResource<EventsAnswer>(`/api/v1/events?limit=${SHOWN}${of}`, {
+  return useResource<EventsAnswer>(`/api/v1/events?limit=${SHOWN}${of}`, {
     topic: run === undefined ? "cluster" : `run:${run}`,
-    gapMs: 1_000,
+    gapMs: 500,
   });
+}
+
+/** What happened, newest first, and where it lies in time. */
+export function Events({ run, of }: { run?: string; of: Resource<EventsAnswer> }) {
+  const { data, error, reload } = of;
   const [kind, setKind] = useParameter("events");
   const [chosen, setChosen] = useState<number | null>(null);
   const list = useRef<HTMLOListElement>(null);
   const events = useMemo(
-    () => (data?.events ?? []).filter((event) => run === undefined || event.run === run).slice(-SHOWN),
-    [data, run],
+    () => (data?.events ?? []).slice(-SHOWN),
+    [data],
   );
   const kinds = useMemo(() => [...new Set(events.map((event) => event.kind))].sort(), [events]);
   const shown = events.filter((event) => kind === "" || event.kind === kind);
@@ -38,11 +43,11 @@ export function Events({ run }: { run?: string }) {
       tools={<Choice label="Kind" value={kind} options={options} set={setKind} />}
     >
       {error && <Problem error={error} retry={reload} />}
-      {shown.length === 0 && !error && <Empty>Nothing has happened yet.</Empty>}
+      {shown.length === 0 && !error && <Empty>{events.length === 0 ? "Nothing has happened yet." : `None of this kind among the newest ${events.length}.`}</Empty>}
       {shown.length > 0 && (
         <>
           <TimeLine events={shown} chosen={chosen} choose={choose} />
-          <ol class="events" ref={list} tabIndex={0} aria-label="Events, newest first">
+          <ol class={run === undefined ? "events" : "events of-run"} ref={list} tabIndex={0} aria-label="Events, newest first">
             {shown.toReversed().map((event) => (
               <li
                 key={event.sequence}
@@ -50,14 +55,8 @@ export function Events({ run }: { run?: string }) {
                 class={event.sequence === chosen ? "chosen" : ""}
               >
                 <time title={exactly(event.at)}>{moment(event.at)}</time>
-                <span class={`kind tone-${tone(event.kind)}`}>{words(event.kind)}</span>
-                {run === undefined && event.run !== null ? (
-                  <a href={runPath(event.run)}>
-                    <Name>{event.run}</Name>
-                  </a>
-                ) : (
-                  <span />
-                )}
+                <bdi class={`kind tone-${tone(event.kind)}`}>{words(event.kind)}</bdi>
+                {run === undefined && (event.run === null ? <span /> : <RunLink run={event.run} />)}
                 <Said>{event.text}</Said>
               </li>
             ))}
@@ -68,13 +67,22 @@ export function Events({ run }: { run?: string }) {
   );
 }
 
-function words(kind: string): string {
-  return kind.replaceAll("_", " ");
+function RunLink({ run }: { run: string }) {
+  return (
+    <a href={runPath(run)}>
+      <Name>{run}</Name>
+    </a>
+  );
+}
+
+/** A kind of event in words. */
+export function words(kind: string): string {
+  return cut(kind, 40).replaceAll("_", " ");
 }
 
 /** What a kind of event means for those who look: trouble, success, or neither. */
-function tone(kind: string): "bad" | "warn" | "good" | "plain" {
-  if (/lost|fail/.test(kind)) return "bad";
+export function tone(kind: string): "bad" | "warn" | "good" | "plain" {
+  if (/lost|fail|broken/.test(kind)) return "bad";
   if (/roll|stop|prun|left/.test(kind)) return "warn";
   return /complet|join|resum/.test(kind) ? "good" : "plain";
 }
@@ -111,7 +119,7 @@ function TimeLine(props: { events: ClusterEvent[]; chosen: number | null; choose
                   class={`dot tone-${lane}`}
                   onClick={() => props.choose(event.sequence)}
                 >
-                  <title>{`${moment(event.at)} ${words(event.kind)}: ${event.text}`}</title>
+                  <title>{`${moment(event.at)} ${words(event.kind)}: ${cut(event.text, SENTENCE_MAX)}`}</title>
                 </circle>
               ))}
           </g>

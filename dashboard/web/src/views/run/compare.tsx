@@ -3,7 +3,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { api } from "../../api/client";
 import { useResource } from "../../api/resource";
 import type { Cluster, Run } from "../../api/types";
-import { count, duration, measured, metric } from "../../lib/format";
+import { count, cut, duration, measured, metric, NAME_MAX } from "../../lib/format";
 import { lineColor } from "../../lib/ramp";
 import { listOf, listText, runPath, useParameter } from "../../state/address";
 import { Check, Empty, Name, Panel, Problem, State, TableFrame } from "../../ui/basic";
@@ -81,7 +81,7 @@ function Chosen({ names, set }: { names: string[]; set: (names: string[]) => voi
             <a href={runPath(name)}>
               <Name>{name}</Name>
             </a>
-            <button class="quiet" aria-label={`Remove ${name}`} onClick={() => set(names.filter((one) => one !== name))}>
+            <button class="quiet" aria-label={cut(`Remove ${name}`, NAME_MAX)} onClick={() => set(names.filter((one) => one !== name))}>
               ×
             </button>
           </li>
@@ -97,7 +97,7 @@ function Chosen({ names, set }: { names: string[]; set: (names: string[]) => voi
           onInput={(event) => setTyped(event.currentTarget.value)}
         />
         <datalist id="runs-to-add">
-          {known?.runs.filter(({ name }) => !names.includes(name)).map(({ name }) => <option key={name} value={name} />)}
+          {known?.runs.filter(({ name }) => !names.includes(name) && name.length <= NAME_MAX).map(({ name }) => <option key={name} value={name} />)}
         </datalist>
         <button type="submit" disabled={names.length >= MOST}>
           Add

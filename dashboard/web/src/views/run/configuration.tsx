@@ -4,6 +4,7 @@ import { api } from "../../api/client";
 import { useResource } from "../../api/resource";
 import type { Cluster, Run } from "../../api/types";
 import { flatten } from "../../lib/flatten";
+import { NAME_MAX } from "../../lib/format";
 import { useParameter } from "../../state/address";
 import { Check, Empty, Name, Panel, Problem, Said, TableFrame } from "../../ui/basic";
 
@@ -31,7 +32,7 @@ export function Configuration({ run }: { run: Run }) {
           />
         </label>
         <datalist id="known-runs">
-          {known?.runs.filter(({ name }) => name !== run.name).map(({ name }) => <option key={name} value={name} />)}
+          {known?.runs.filter(({ name }) => name !== run.name && name.length <= NAME_MAX).map(({ name }) => <option key={name} value={name} />)}
         </datalist>
         <label class="field">
           <span>Find a key</span>

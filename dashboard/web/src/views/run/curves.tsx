@@ -8,7 +8,7 @@ import { duration, measured } from "../../lib/format";
 import { lineColor } from "../../lib/ramp";
 import { Check, Choice, Command, Empty, Panel, Problem } from "../../ui/basic";
 import { Plot, type Line, type Mark } from "../../ui/plot";
-import { Events } from "../cluster/events";
+import { Events, useEvents } from "../cluster/events";
 import { Checkpoints } from "./checkpoints";
 import { Failures } from "./failures";
 import { evaluations, linesOf, marksOf, stepScale, stepsPerEpoch, type StepScale, type XAxis } from "./series";
@@ -87,7 +87,7 @@ export function useSeries(name: string, steps: [number, number] | null) {
   const range = steps ? `&from=${Math.max(0, Math.floor(steps[0] - margin))}&to=${Math.ceil(steps[1] + margin)}` : "";
   const settled = useSettled(range);
   const path = api("runs", name, `/series?points=${POINTS}${settled}`);
-  return useResource<Series>(path, { topic: `run:${name}`, gapMs: 1_000 });
+  return useResource<Series>(path, { topic: `run:${name}`, gapMs: 600 });
 }
 
 /** A value once it has stayed for a moment: who moves through the steps asks when they have arrived. */
@@ -110,6 +110,7 @@ export interface Drawn {
 /** The curves of a run. */
 export function Curves({ run, after }: { run: Run; after: () => void }) {
   const look = useLook();
+  const events = useEvents(run.name);
   const { data: series, error, reload } = useSeries(run.name, look.steps);
   const drawn = useMemo(() => (series ? [{ run, series, color: lineColor(0) }] : []), [run, series]);
   return (
@@ -123,9 +124,9 @@ export function Curves({ run, after }: { run: Run; after: () => void }) {
       ) : (
         <Plots drawn={drawn} look={look} />
       )}
-      <Failures run={run} />
+      <Failures run={run} events={events.data?.events ?? []} />
       <Checkpoints run={run} after={after} />
-      <Events run={run.name} />
+      <Events run={run.name} of={events} />
     </>
   );
 }

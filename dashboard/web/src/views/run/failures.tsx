@@ -1,11 +1,12 @@
-import type { Run } from "../../api/types";
-import { duration, exactly, moment, percent } from "../../lib/format";
+import type { ClusterEvent, Run } from "../../api/types";
+import { cut, duration, exactly, moment, percent, SENTENCE_MAX } from "../../lib/format";
 import { Panel, Stat } from "../../ui/basic";
 import { useWidth } from "../../ui/width";
+import { tone, words } from "../cluster/events";
 import { workers } from "./series";
 
 /** The groups of a run over time, and how much of the time went into steps that count. */
-export function Failures({ run }: { run: Run }) {
+export function Failures({ run, events }: { run: Run; events: readonly ClusterEvent[] }) {
   const { generations, goodput } = run;
   if (generations.length === 0) return null;
   return (
@@ -13,7 +14,7 @@ export function Failures({ run }: { run: Run }) {
       title="Groups and failures"
       note={`${generations.length} ${generations.length === 1 ? "generation" : "generations"}, ${run.failures} ${run.failures === 1 ? "failure" : "failures"}`}
     >
-      <GroupLine run={run} />
+      <GroupLine run={run} troubles={events.filter(({ kind }) => tone(kind) === "bad" || kind === "rolled_back")} />
       {goodput && (
         <dl class="stats">
           <Stat label="Goodput" title="Of the time of all steps, the part in steps that count">
@@ -29,7 +30,7 @@ export function Failures({ run }: { run: Run }) {
 
 const HEIGHT = 44;
 
-function GroupLine({ run }: { run: Run }) {
+function GroupLine({ run, troubles }: { run: Run; troubles: readonly ClusterEvent[] }) {
   const [frame, width] = useWidth();
   const { generations } = run;
   const first = Math.min(run.submitted_at, generations[0]?.at ?? run.submitted_at);
@@ -54,7 +55,7 @@ function GroupLine({ run }: { run: Run }) {
                 height={height}
                 class={one.workers.length < run.workers_wanted ? "group short" : "group"}
               >
-                <title>{`${spoken(one)}, ${exactly(one.at)}\n${one.workers.join("\n")}`}</title>
+                <title>{cut(`${spoken(one)}, ${exactly(one.at)}\n${one.workers.join("\n")}`, SENTENCE_MAX)}</title>
               </rect>
               {right - left > 46 && (
                 <text x={left + 5} y={HEIGHT - 6} class="group-text">
@@ -64,6 +65,13 @@ function GroupLine({ run }: { run: Run }) {
             </g>
           );
         })}
+        {troubles.map(({ sequence, at, kind, text }) => (
+          <g key={sequence} class="trouble" transform={`translate(${place(at)} 0)`}>
+            <line y1={0} y2={HEIGHT} />
+            <path d={`M -5 0 H 5 L 0 7 Z`} />
+            <title>{`${moment(at)} ${words(kind)}: ${cut(text, SENTENCE_MAX)}`}</title>
+          </g>
+        ))}
         <text x={0} y={HEIGHT + 14} class="axis-text">
           {moment(first)}
         </text>

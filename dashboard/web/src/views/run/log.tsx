@@ -1,9 +1,9 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { ApiError, api, get } from "../../api/client";
 import { follow } from "../../api/live";
 import type { Log, LogLine, Run } from "../../api/types";
-import { exactly, moment } from "../../lib/format";
+import { cut, exactly, moment, SENTENCE_MAX } from "../../lib/format";
 import { useParameter } from "../../state/address";
 import { Check, Choice, Empty, Name, Panel, Problem } from "../../ui/basic";
 
@@ -14,7 +14,7 @@ const PAGE = 500;
 const MOST = 5_000;
 
 /** At least so long between two requests, in milliseconds. */
-const GAP_MS = 1_000;
+const GAP_MS = 500;
 
 /** What the run and its workers wrote: the newest lines, followed, and older ones on demand. */
 export function LogTab({ run }: { run: Run }) {
@@ -27,7 +27,8 @@ export function LogTab({ run }: { run: Run }) {
     const box = end.current;
     if (box && tail === "1") box.scrollTop = box.scrollHeight;
   }, [log.lines, tail]);
-  const options = [{ value: "", label: "all" }, ...log.sources.map((one) => ({ value: one, label: one }))];
+  const ranks = useMemo(() => ranksOf(run), [run.members, run.generations]);
+  const options = [{ value: "", label: "all" }, ...sourcesOf(log.sources, source, ranks)];
   return (
     <Panel title="Log" note={`${log.lines.length} lines`}>
       <div class="look">
@@ -53,16 +54,42 @@ export function LogTab({ run }: { run: Run }) {
             <div key={line.sequence} class={`log-line level-${known(line.level)}`}>
               <time title={exactly(line.at)}>{moment(line.at)}</time>
               <span class="level">{known(line.level) === "other" ? "" : line.level}</span>
-              <span class="source">
+              <span class="source" title={ranks.get(line.source)?.said}>
                 <Name>{line.source}</Name>
+                {ranks.has(line.source) && <small> rank {ranks.get(line.source)?.rank}</small>}
               </span>
-              <bdi class="log-text">{line.text}</bdi>
+              <bdi class="log-text">{cut(line.text, SENTENCE_MAX)}</bdi>
             </div>
           ))}
         </div>
       )}
     </Panel>
   );
+}
+
+/** A worker's place in a group of a run. */
+interface Place {
+  rank: number;
+  /** In words. */
+  said: string;
+}
+
+/** The place of each worker in the newest group that it was in, by its short id, as lines of the log name it. */
+export function ranksOf(run: Pick<Run, "members" | "generations" | "generation">): Map<string, Place> {
+  const places = new Map<string, Place>();
+  const put = (workers: string[], generation: number) =>
+    workers.forEach((worker, rank) => places.set(worker.slice(-8), { rank, said: `rank ${rank} of generation ${generation}` }));
+  for (const { workers, generation } of run.generations) put(workers, generation);
+  put(run.members, run.generation);
+  return places;
+}
+
+/** What can be chosen: ranks first, in their order, then whoever else wrote. */
+function sourcesOf(sources: readonly string[], chosen: string, ranks: ReadonlyMap<string, Place>) {
+  const all = chosen === "" || sources.includes(chosen) ? sources : [...sources, chosen];
+  const order = (one: string) => ranks.get(one)?.rank ?? Infinity;
+  const label = (one: string) => (ranks.has(one) ? `rank ${ranks.get(one)?.rank}: ${one}` : one);
+  return all.toSorted((a, b) => order(a) - order(b) || (a < b ? -1 : 1)).map((one) => ({ value: one, label: label(one) }));
 }
 
 function known(level: string): string {

@@ -1,7 +1,7 @@
 import { api } from "../../api/client";
 import { useResource } from "../../api/resource";
 import type { Run } from "../../api/types";
-import { count, duration, exactly, measured, metric, moment } from "../../lib/format";
+import { count, cut, duration, exactly, measured, metric, moment, SENTENCE_MAX } from "../../lib/format";
 import { comparePath, sweepPath, useParameter } from "../../state/address";
 import { Loading, Name, Problem, Progress, Said, Stat, State, TabPanel, Tabs } from "../../ui/basic";
 import { ExportButton } from "../../ui/dialog";
@@ -81,7 +81,7 @@ function Head({ run, after }: { run: Run; after: () => void }) {
         <Stat label="Held-out loss">{measured(run.eval_loss)}</Stat>
         <Stat label="Accuracy">{metric("accuracy", run.eval_accuracy)}</Stat>
         <Stat label="Samples/s">{measured(run.samples_per_second)}</Stat>
-        <Stat label="Workers" title={run.members.join("\n")}>
+        <Stat label="Workers" title={cut(run.members.join("\n"), SENTENCE_MAX)}>
           {run.workers} <small>/ {run.workers_wanted}</small>
         </Stat>
         <Stat label="Priority">{run.priority}</Stat>

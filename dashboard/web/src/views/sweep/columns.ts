@@ -1,5 +1,5 @@
 import type { Num, Objective, SpaceParameter, SweepDetail, SweepTrial, Value } from "../../api/types";
-import { count, duration, metric, moment, number, parameter } from "../../lib/format";
+import { count, cut, duration, metric, moment, NAME_MAX, number, parameter } from "../../lib/format";
 import { choiceAxis, extent, numberAxis, type Axis } from "../../lib/scale";
 
 /** Something that every trial of a sweep may have: a column of the table, an axis of a plot. */
@@ -18,7 +18,7 @@ export interface Column {
   objective?: Objective & { index: number };
 }
 
-const asText = (value: Value | undefined) => (value === null || value === undefined ? "" : String(value));
+const asText = (value: Value | undefined) => (value === null || value === undefined ? "" : cut(String(value), NAME_MAX));
 const asNumber = (value: Value | undefined) => (typeof value === "number" ? value : NaN);
 /** What was said, as a number; null where nothing was. */
 const given = (value: Num | undefined): number | null => (value === null || value === undefined ? null : Number(value));
@@ -40,7 +40,7 @@ export function columnsOf(sweep: SweepDetail): Column[] {
   const objectives = sweep.objectives.map(
     (objective, index): Column => ({
       id: `o:${objective.metric}`,
-      label: objective.metric,
+      label: cut(objective.metric, NAME_MAX),
       group: "Objectives",
       numeric: true,
       value: (trial) => given(trial.values?.[index]),
@@ -51,7 +51,7 @@ export function columnsOf(sweep: SweepDetail): Column[] {
   const parameters = sweep.space.map(
     (space): Column => ({
       id: `p:${space.path}`,
-      label: space.path,
+      label: cut(space.path, NAME_MAX),
       group: "Parameters",
       numeric: space.choices === null,
       value: (trial) => (Object.hasOwn(trial.parameters, space.path) ? trial.parameters[space.path] : undefined),
@@ -60,18 +60,25 @@ export function columnsOf(sweep: SweepDetail): Column[] {
     }),
   );
   const metrics = sweep.metrics.flatMap((name) =>
-    (["last", "min", "max"] as const).map(
-      (which): Column => ({
+    (["last", "best", "min", "max"] as const).map((which): Column => {
+      const of = which === "best" ? bestOf(name, sweep.objectives) : which;
+      return {
         id: `m:${name}:${which}`,
-        label: `${name}, ${which}`,
+        label: `${cut(name, NAME_MAX)}, ${which}`,
         group: "Metrics",
         numeric: true,
-        value: (trial) => (Object.hasOwn(trial.metrics, name) ? given(trial.metrics[name]?.[which]) : undefined),
+        value: (trial) => (Object.hasOwn(trial.metrics, name) ? given(trial.metrics[name]?.[of]) : undefined),
         show: shown(name),
-      }),
-    ),
+      };
+    }),
   );
   return [...own, ...objectives, ...parameters, ...metrics];
+}
+
+/** Whether the best of a metric is its least or its greatest value: as its objective says, or as its name does. */
+export function bestOf(name: string, objectives: readonly Objective[]): "min" | "max" {
+  const goal = objectives.find(({ metric }) => metric === name)?.goal;
+  return (goal ?? (/loss|error|perplexity/.test(name) ? "minimize" : "maximize")) === "minimize" ? "min" : "max";
 }
 
 function took(trial: SweepTrial): number | null {
@@ -107,7 +114,9 @@ export function axisOf(column: Column, trials: readonly SweepTrial[]): Axis {
   const low = Math.min(space ? number(space.low) || there[0] : there[0], there[0]);
   const high = Math.max(space ? number(space.high) || there[1] : there[1], there[1]);
   const log = space ? space.kind.includes("log") : false;
-  return numberAxis(low, high, log, (value) => column.show(value).replace(/\.0+ %$/, " %"));
+  const axis = numberAxis(low, high, log, (value) => column.show(value).replace(/\.0+ %$/, " %"));
+  const isWhole = ({ at }: { at: number }) => Number.isInteger(Number(axis.value(at).toPrecision(9)));
+  return space?.kind.includes("integer") ? { ...axis, ticks: axis.ticks.filter(isWhole) } : axis;
 }
 
 function* numbers(column: Column, trials: readonly SweepTrial[]): Iterable<number | null> {

@@ -56,6 +56,9 @@ export function LineageTab({ sweep, objective, trial: selected, pick }: SweepSho
               </text>
             </g>
           ))}
+          <text x={width - 4} y={13} class="axis-text" text-anchor="end">
+            {sweep.unit ?? "budget"}
+          </text>
           {members.filter(inSight).map((member) => {
             const { trial, row, from, parentRow } = member;
             const goodHere = good.get(trial.number) ?? null;

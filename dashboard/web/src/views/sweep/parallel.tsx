@@ -17,8 +17,11 @@ const SIDE = 60;
 /** Between two axes there is at least so much, or the plot is wider than its frame. */
 const GAP_MIN = 92;
 
-/** So many lines are drawn before the page may do something else. */
-const PORTION = 500;
+/** So many lines are drawn in the first frame, and at least in each; more where frames come quickly. */
+const PORTION = 100;
+
+/** A frame that takes longer, in milliseconds, keeps whoever uses the page waiting. */
+const FRAME_MS = 30;
 
 interface ParallelProps {
   trials: readonly SweepTrial[];
@@ -43,6 +46,7 @@ export function Parallel(props: ParallelProps) {
   const gap = (width - 2 * SIDE) / Math.max(1, axes.length - 1);
   const back = useRef<HTMLCanvasElement>(null);
   const front = useRef<HTMLCanvasElement>(null);
+  const inner = useRef<HTMLDivElement>(null);
 
   const places = useMemo(
     () => axes.map(({ column, axis }) => Float32Array.from(trials, (trial) => axis.place(column.value(trial)) ?? NaN)),
@@ -52,7 +56,7 @@ export function Parallel(props: ParallelProps) {
   useEffect(() => {
     if (!narrowed) return;
     const weak = color("context");
-    return draw(back.current, width, places, gap, context, () => weak, 0.5);
+    return draw(back.current, width, places, gap, context, () => weak, 0.5, () => {});
   }, [places, context, width, dark, narrowed]);
   useEffect(() => {
     const unknown = color("muted");
@@ -62,7 +66,10 @@ export function Parallel(props: ParallelProps) {
     };
     // The best are drawn last, over the others.
     const order = rows.toSorted((a, b) => (colors[a] ?? -1) - (colors[b] ?? -1));
-    return draw(front.current, width, places, gap, order, style, rows.length > 4000 ? 0.16 : rows.length > 1000 ? 0.35 : rows.length > 200 ? 0.6 : 0.85);
+    const alpha = rows.length > 4000 ? 0.16 : rows.length > 1000 ? 0.35 : rows.length > 200 ? 0.6 : 0.85;
+    const tell = (busy: boolean) => inner.current?.parentElement?.setAttribute("aria-busy", String(busy));
+    tell(true);
+    return draw(front.current, width, places, gap, order, style, alpha, () => tell(false));
   }, [places, rows, colors, width, dark]);
 
   const chosen = selected === null ? -1 : trials.findIndex((trial) => trial.number === selected);
@@ -70,7 +77,7 @@ export function Parallel(props: ParallelProps) {
     props.setBrushes([...brushes.filter((one) => one.column !== column), ...(brush ? [brush] : [])]);
   return (
     <div ref={frame} class="parallel" tabIndex={0} role="group" aria-label={`Parallel coordinates of ${rows.length} trials`}>
-      <div class="parallel-inner" style={{ width: `${width}px`, height: `${HEIGHT}px` }}>
+      <div ref={inner} class="parallel-inner" style={{ width: `${width}px`, height: `${HEIGHT}px` }}>
         <canvas ref={back} class={narrowed ? "" : "hidden"} />
         <canvas ref={front} />
         <svg width={width} height={HEIGHT}>
@@ -106,7 +113,10 @@ function path(places: readonly Float32Array[], gap: number, row: number): string
     .join(" ");
 }
 
-/** Draws lines in portions, one a frame, so that the page answers meanwhile. Gives how to stop it. */
+/**
+ * Draws lines in portions, one a frame, so that the page answers meanwhile: a portion grows while frames come quickly, and
+ * shrinks when they do not. Gives how to stop it.
+ */
 function draw(
   canvas: HTMLCanvasElement | null,
   width: number,
@@ -115,6 +125,7 @@ function draw(
   rows: readonly number[],
   style: (row: number) => string,
   alpha: number,
+  done: () => void,
 ): () => void {
   const context = canvas?.getContext("2d");
   if (!canvas || !context) return () => {};
@@ -128,8 +139,14 @@ function draw(
   context.lineWidth = 1;
   let at = 0;
   let frame = 0;
-  const portion = () => {
-    for (const end = Math.min(rows.length, at + PORTION); at < end; at++) {
+  let size = PORTION;
+  let before = NaN;
+  const portion = (now: number) => {
+    // What a canvas was told is painted after we are through, so the time between frames tells what it cost.
+    if (now - before > FRAME_MS) size = Math.max(PORTION, size / 2);
+    else if (now - before < FRAME_MS) size *= 1.5;
+    before = now;
+    for (const end = Math.min(rows.length, at + size); at < end; at++) {
       const row = rows[at] ?? 0;
       context.strokeStyle = style(row);
       context.beginPath();
@@ -148,6 +165,7 @@ function draw(
       context.stroke();
     }
     if (at < rows.length) frame = requestAnimationFrame(portion);
+    else done();
   };
   frame = requestAnimationFrame(portion);
   return () => cancelAnimationFrame(frame);

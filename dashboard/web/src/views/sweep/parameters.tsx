@@ -46,7 +46,9 @@ export function ParametersTab({ sweep, columns, objective, trial, pick }: SweepS
       />
       {objective && (
         <p class="ramp-legend">
-          <span>worse {objective.label}</span>
+          <span>
+            worse <bdi>{objective.label}</bdi>
+          </span>
           <span aria-hidden="true" class="ramp">
             {Array.from({ length: 24 }, (_, i) => (
               <i key={i} style={{ background: ramp(i / 23, dark) }} />

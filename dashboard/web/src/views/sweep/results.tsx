@@ -4,7 +4,7 @@ import type { SweepTrial } from "../../api/types";
 import { duration, metric, number, percent } from "../../lib/format";
 import { bestSoFar } from "../../lib/smooth";
 import { useParameter } from "../../state/address";
-import { Choice, Empty, Name, Panel } from "../../ui/basic";
+import { Choice, Empty, Name, Panel, Said } from "../../ui/basic";
 import { Plot, type Line } from "../../ui/plot";
 import { axisOf, goodness } from "./columns";
 import { Scatter } from "./scatter";
@@ -84,7 +84,9 @@ function ImportanceView({ sweep, objective }: SweepShown) {
   return (
     <Panel title="Importance of parameters" note={objective ? `for ${objective.label}` : ""}>
       {list.length === 0 ? (
-        <Empty>{sweep.importance_note || "Not known before enough trials were measured after the same length."}</Empty>
+        <Empty>
+          <Said>{sweep.importance_note || "Not known before enough trials were measured after the same length."}</Said>
+        </Empty>
       ) : (
         <>
           <ul class="bars">
@@ -115,7 +117,7 @@ function Front({ sweep, columns, trial, pick }: SweepShown) {
   const axes = useMemo(() => x && y && { x: axisOf(x, sweep.trials), y: axisOf(y, sweep.trials) }, [x, y, sweep.trials]);
   if (!x || !y || !axes) return null;
   return (
-    <Panel title="Pareto front" class="full" note={`${front.size} trials that no other one beats`}>
+    <Panel title="Pareto front" class="full" note={`${front.size} ${front.size === 1 ? "trial" : "trials"} that no other one beats`}>
       <Scatter
         trials={sweep.trials}
         x={{ column: x, axis: axes.x }}

@@ -3,7 +3,7 @@ import { useMemo } from "preact/hooks";
 import { api } from "../../api/client";
 import { useResource } from "../../api/resource";
 import type { Decisions } from "../../api/types";
-import { count } from "../../lib/format";
+import { count, cut } from "../../lib/format";
 import { useParameter } from "../../state/address";
 import { Choice, Empty, Panel, Problem, Said, TableFrame } from "../../ui/basic";
 import type { SweepShown } from "./sweep";
@@ -14,13 +14,19 @@ const SHOWN = 500;
 /** Where trials rested and what was decided there. */
 export function RungsTab({ sweep, pick }: SweepShown) {
   const [kind, setKind] = useParameter("kind");
+  const [rung, setRung] = useParameter("rung");
   const { data, error, reload } = useResource<Decisions>(api("sweeps", sweep.name, "/decisions"), {
     topic: `sweep:${sweep.name}`,
     gapMs: 3_000,
   });
   const decisions = data?.decisions ?? [];
   const kinds = useMemo(() => [...new Set(decisions.map((one) => one.kind))].sort(), [decisions]);
-  const shown = decisions.filter((one) => kind === "" || one.kind === kind);
+  const shown = decisions.filter((one) => (kind === "" || one.kind === kind) && (rung === "" || String(one.budget) === rung));
+  const rungs = sweep.rungs.map(({ budget }) => ({ value: String(budget), label: count(budget) }));
+  const stoppedAt = (budget: number) => {
+    setRung(String(budget));
+    setKind("stopped");
+  };
   const newest = shown.slice(-SHOWN).toReversed();
   const most = Math.max(1, ...sweep.rungs.map((rung) => rung.reached));
   return (
@@ -57,7 +63,15 @@ export function RungsTab({ sweep, pick }: SweepShown) {
                     </td>
                     <td class="n">{count(rung.reached)}</td>
                     <td class="n">{count(rung.promoted)}</td>
-                    <td class="n">{count(rung.stopped)}</td>
+                    <td class="n">
+                      {rung.stopped === 0 ? (
+                        count(0)
+                      ) : (
+                        <button class="quiet link" title="Who was stopped here, and why" onClick={() => stoppedAt(rung.budget)}>
+                          {count(rung.stopped)}
+                        </button>
+                      )}
+                    </td>
                     <td class="n">{count(Math.max(0, rung.reached - rung.promoted - rung.stopped))}</td>
                   </tr>
                 ))}
@@ -70,12 +84,15 @@ export function RungsTab({ sweep, pick }: SweepShown) {
         title="Decisions"
         note={shown.length > SHOWN ? `newest ${SHOWN} of ${count(shown.length)}` : count(shown.length)}
         tools={
-          <Choice label="Kind" value={kind} options={[{ value: "", label: "all" }, ...kinds.map((one) => ({ value: one, label: one }))]} set={setKind} />
+          <>
+            <Choice label="Rung" value={rung} options={[{ value: "", label: "all" }, ...rungs]} set={setRung} />
+            <Choice label="Kind" value={kind} options={[{ value: "", label: "all" }, ...kinds.map((one) => ({ value: one, label: one }))]} set={setKind} />
+          </>
         }
       >
         {error && <Problem error={error} retry={reload} />}
         {newest.length === 0 ? (
-          <Empty>Nothing was decided yet.</Empty>
+          <Empty>{decisions.length === 0 ? "Nothing was decided yet." : "No decision of this kind at this rung."}</Empty>
         ) : (
           <ol class="decisions" tabIndex={0} aria-label="Decisions, newest first">
             {newest.map((one, i) => (
@@ -84,7 +101,7 @@ export function RungsTab({ sweep, pick }: SweepShown) {
                   trial {one.trial}
                 </button>
                 <span class="n muted">{one.budget !== null && `at ${count(one.budget)}`}</span>
-                <span class="kind">{one.kind}</span>
+                <bdi class="kind">{cut(one.kind, 40)}</bdi>
                 <Said>{one.text}</Said>
               </li>
             ))}

@@ -109,7 +109,7 @@ export function Scatter(props: ScatterProps) {
           <b>trial {hover.trial.number}</b>
           {[x.column, y.column].map((column) => (
             <div key={column.id}>
-              <bdi class="name">{column.label}</bdi> <span>{column.show(column.value(hover.trial))}</span>
+              <bdi class="name">{column.label}</bdi> <bdi>{column.show(column.value(hover.trial))}</bdi>
             </div>
           ))}
         </div>

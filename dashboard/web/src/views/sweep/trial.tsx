@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 import { api } from "../../api/client";
 import { useResource } from "../../api/resource";
 import type { Decisions } from "../../api/types";
-import { count, metric, moment, parameter } from "../../lib/format";
+import { count, cut, metric, moment, parameter } from "../../lib/format";
 import { comparePath, runPath } from "../../state/address";
 import { Empty, Name, Problem, Said, State } from "../../ui/basic";
 import type { SweepShown } from "./sweep";
@@ -111,7 +111,7 @@ export function TrialPanel({ sweep, number, pick }: SweepShown & { number: numbe
           <ol class="side-decisions">
             {data?.decisions.map((one, i) => (
               <li key={i}>
-                <span class="kind">{one.kind}</span> {one.budget !== null && <span class="muted">at {count(one.budget)} {sweep.unit}</span>}
+                <bdi class="kind">{cut(one.kind, 40)}</bdi> {one.budget !== null && <span class="muted">at {count(one.budget)} {sweep.unit}</span>}
                 <p>
                   <Said>{one.text}</Said>
                 </p>

@@ -1,7 +1,7 @@
 import { useMemo, useState } from "preact/hooks";
 
 import { readSearch } from "../../lib/search";
-import { count } from "../../lib/format";
+import { count, cut, NAME_MAX } from "../../lib/format";
 import { listOf, listText, queryNow, setQuery, useParameter } from "../../state/address";
 import { useSavedViews } from "../../state/saved";
 import { Command, Empty, Panel } from "../../ui/basic";
@@ -61,9 +61,9 @@ export function TrialsTab({ sweep, columns, objective, trial, pick }: SweepShown
         <Chooser title="Columns" columns={columns} chosen={shown} set={(ids) => setColumns(listText(ids))} reset={() => setColumns("")} />
         <Chooser title="Axes" columns={columns} chosen={picked} set={(ids) => setAxes(listText(ids))} reset={() => setAxes("")} />
         <Views sweep={sweep.name} />
-        <span class="bad" id="search-problem" role="status">
-          {query.problem}
-        </span>
+        <bdi class="bad" id="search-problem" role="status">
+          {cut(query.problem, NAME_MAX)}
+        </bdi>
       </div>
       <Panel title="Parallel coordinates" note={`${count(left.length)} of ${count(trials.length)} trials`}>
         <Parallel
