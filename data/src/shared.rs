@@ -86,6 +86,7 @@ impl SharedPixels {
 }
 
 /// Keeps other processes from decoding the same data at the same time while it lives; `None` where that cannot be had.
+#[expect(clippy::disallowed_methods, reason = "a lock that is given up after a while can only be asked for again")]
 pub(crate) fn lock(source: &DataSource) -> Option<File> {
     let file = File::open(place(source)).ok()?;
     let began = Instant::now();
@@ -258,6 +259,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "two times that a file system tells apart")]
     fn every_change_of_the_files_is_seen() {
         let folder = Folder::new();
         let source = folder.numbered(8, 2);

@@ -48,13 +48,13 @@ async fn a_priority_is_changed_and_outlives_the_coordinator() {
     tools.stop("a").await.unwrap();
     assert_eq!(tools.set_priority("a", 1).await.unwrap_err().code(), Code::FailedPrecondition);
     tools.resume("a").await.unwrap();
+    assert_eq!(tools.run("b").await.reason, "waiting behind run a");
     drop((worker, tools));
     coordinator.end().await;
 
     let coordinator = Coordinator::start(folder.path()).await;
     let mut tools = coordinator.tools().await;
     assert_eq!((tools.run("a").await.priority, tools.run("b").await.priority), (9, 7));
-    assert_eq!(tools.run("b").await.reason, "waiting behind run a");
     drop(tools);
     coordinator.end().await;
 }

@@ -8,7 +8,7 @@ use crate::phalanx::{Place, Running, root, text};
 use crate::terminal::Screen;
 
 /// In this order, each finds what the ones before it have left.
-const ORDER: [&str; 28] = [
+const ORDER: [&str; 32] = [
     "phalanx init job.yaml --data images-idx3-ubyte.gz --epochs 3 --yes",
     "phalanx validate job.yaml",
     "phalanx schema job",
@@ -24,6 +24,8 @@ const ORDER: [&str; 28] = [
     "phalanx checkpoint list digits",
     "phalanx checkpoint show digits",
     "phalanx checkpoint export digits --output model",
+    PIN,
+    "phalanx export digits --parquet points.parquet",
     "phalanx audit digits",
     "phalanx plan sweep.yaml --seconds 0.5",
     "phalanx sweep sweep.yaml --name search",
@@ -35,14 +37,20 @@ const ORDER: [&str; 28] = [
     COORDINATOR,
     WORKER,
     TOP,
+    "phalanx priority job 10",
     "phalanx stop job",
     "phalanx resume job",
+    DRAIN,
 ];
 
 /// Serves until the end.
 const COORDINATOR: &str = "phalanx coordinator --listen 127.0.0.1:7070";
 /// Serves it.
 const WORKER: &str = "phalanx worker --coordinator http://127.0.0.1:7070 --threads 1";
+/// A checkpoint that is there.
+const PIN: &str = "phalanx checkpoint pin digits 100";
+/// A worker that is there.
+const DRAIN: &str = "phalanx drain 1a2b3c4d";
 /// Needs a terminal, and a key to end.
 const TOP: &str = "phalanx top";
 
@@ -83,7 +91,20 @@ fn every_example_does_what_it_says() {
     drop(ports);
     let mut serving: Vec<Running> = Vec::new();
     for example in ORDER {
-        let line = example.replace("127.0.0.1:7070", &listen);
+        let mut line = example.replace("127.0.0.1:7070", &listen);
+        match example {
+            PIN => {
+                let step = place.json(&["checkpoint", "list", "digits", "--json"])[0]["step"].to_string();
+                line = line.replace("100", &step);
+            }
+            DRAIN => {
+                let status = place.run(&["status"]);
+                let status = text(&status.stdout);
+                let worker = status.lines().find(|line| line.contains("cpu")).expect("the worker");
+                line = line.replace("1a2b3c4d", worker.split(' ').next().expect("its name"));
+            }
+            _ => {}
+        }
         let mut arguments: Vec<&str> = line.split(' ').skip(1).collect();
         match example {
             COORDINATOR => {
