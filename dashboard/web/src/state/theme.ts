@@ -5,6 +5,8 @@ export type Theme = "system" | "light" | "dark";
 
 const KEY = "phalanx.theme";
 const system = matchMedia("(prefers-color-scheme: dark)");
+/** What `system` said last. To ask it again between a change and its event would keep Chromium from sending the event. */
+let systemIsDark = system.matches;
 const listeners = new Set<() => void>();
 
 function wanted(): Theme {
@@ -15,7 +17,7 @@ function wanted(): Theme {
 /** Whether the page is dark now. */
 export function isDark(): boolean {
   const theme = wanted();
-  return theme === "system" ? system.matches : theme === "dark";
+  return theme === "system" ? systemIsDark : theme === "dark";
 }
 
 function show(): void {
@@ -26,7 +28,10 @@ function show(): void {
 /** Shows the colours that are wanted, now and when the system changes them. */
 export function followTheme(): void {
   show();
-  system.addEventListener("change", show);
+  system.addEventListener("change", ({ matches }) => {
+    systemIsDark = matches;
+    show();
+  });
 }
 
 /** The theme, and how to set it. `dark` tells those who draw on a canvas that they must do it again. */

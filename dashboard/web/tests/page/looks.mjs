@@ -25,6 +25,17 @@ describe("looks", () => {
     });
   }
 
+  test("colours follow the system, however the page is busy meanwhile", async () => {
+    await onPage(views.compare.path, async (page) => {
+      await settled(page, views.compare);
+      for (let i = 0; i < 60; i++) {
+        const scheme = i % 2 === 0 ? "dark" : "light";
+        await page.emulateMedia({ colorScheme: scheme });
+        await page.waitForFunction((scheme) => document.documentElement.dataset.theme === scheme, scheme);
+      }
+    });
+  });
+
   test("dialogs", async () => {
     await onPage(views.sweep.path, async (page) => {
       await settled(page, views.sweep);
