@@ -157,7 +157,7 @@ fn write(key: Key, images: &Images) -> io::Result<File> {
     Ok(file)
 }
 
-/// What [`write`] wrote, if it is that.
+/// What [`write()`] wrote, if it is that.
 fn open(file: File, path: &Path) -> Option<Images> {
     if !rustix::fs::fcntl_get_seals(&file).ok()?.contains(SEALS) {
         return None;
