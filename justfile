@@ -26,6 +26,8 @@ soak SEEDS="1200..20000":
     cargo run --release --quiet --package domain --example sim -- --seeds {{SEEDS}} | tee bench/results/soak-sim.txt
     cargo run --release --quiet --package domain --example sim -- --sweep --seeds {{SEEDS}} | tee bench/results/soak-sweeps.txt
     cargo test --release --package e2e | tee bench/results/soak-e2e.txt
+    cargo build --release
+    python3 bench/kills.py
 
 # Measures; writes to bench/results/.
 bench:
@@ -34,6 +36,9 @@ bench:
     python3 bench/fashion.py
     python3 bench/collective.py
     python3 bench/training.py
+    cargo build --release --workspace --bins --examples
+    python3 bench/load.py
+    python3 bench/engine.py
     cargo build --release --package domain --examples
     python3 bench/search.py
     python3 bench/tables.py
