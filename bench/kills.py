@@ -104,10 +104,12 @@ def main() -> None:
         place = Place(program, pathlib.Path(folder) / "killed")
         process = place.start("sweep", "sweep.yaml", "--workers", "2", "--threads", "1")
         kills, after_the_end, began = 0, 0, time.monotonic()
+        # So that about half of the time that it takes has passed when the last kill comes.
+        longest = 1.3 * undisturbed_s / arguments.kills
         while kills < arguments.kills:
             try:
                 # From before the first worker is there to the middle of many trials.
-                process.wait(timeout=chance.uniform(0.05, 3.0))
+                process.wait(timeout=chance.uniform(0.05, longest))
                 after_the_end += 1
                 break
             except subprocess.TimeoutExpired:
