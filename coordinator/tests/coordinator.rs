@@ -12,7 +12,7 @@ use std::path::Path;
 use coordinator::{Config, CoordinatorError, live_url};
 use domain::engine::{AttemptOutcome, StartFrom, Timing};
 use domain::ids::{Generation, Step};
-use domain::record::{EvalRecord, Position, Read, Record, SavedPart, StepRecord};
+use domain::record::{EvalRecord, Position, Read, Record, SavedPart, StepRecord, Vitals};
 use proto::convert::{Command, LogLine, Report};
 use proto::v1;
 use sinks::Behind;
@@ -413,7 +413,12 @@ async fn workers_that_break_the_protocol_are_turned_away_alone() {
     let mut loud = info(2);
     loud.host = "\u{1b}[31m".to_owned();
     let unknown = v1::Report { sequence: 0, body: None };
-    let first_words = [wire(Report::Heartbeat), unknown.clone(), wire(hello(nameless, None)), wire(hello(loud, None))];
+    let first_words = [
+        wire(Report::Heartbeat(Vitals::default())),
+        unknown.clone(),
+        wire(hello(nameless, None)),
+        wire(hello(loud, None)),
+    ];
     for first in first_words {
         let refused = Worker::try_connect(coordinator.address, first.clone()).await.err();
         assert_eq!(refused.map(|s| s.code()), Some(Code::InvalidArgument), "{first:?}");

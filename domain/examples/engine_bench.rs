@@ -175,6 +175,6 @@ fn results(trial: &TrialId, generation: Generation) -> [Event; 4] {
         Event::Measured { trial: trial.clone(), generation, step, eval_loss, eval_accuracy },
         Event::Advanced { trial: trial.clone(), generation, position },
         Event::PartSaved { trial: trial.clone(), generation, part },
-        Event::AttemptEnded { trial, generation, outcome },
+        Event::AttemptEnded { trial, generation, outcome, worker: None },
     ]
 }

@@ -4,14 +4,15 @@
 //! everything with the original, and a change replaces what changed and the way to it, so both cost the same whether a
 //! sweep has ten trials or ten thousand.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rpds::{RedBlackTreeMapSync, VectorSync};
 
 use crate::batch::BatchPlan;
 use crate::engine::Engine;
-use crate::ids::RunName;
-use crate::record::StepRecord;
+use crate::ids::{RunName, WorkerId};
+use crate::record::{StepRecord, Vitals};
 use crate::spec::JobSpec;
 use crate::spec::sweep::SweepSpec;
 use crate::view::{DataFacts, RunState, RunView, SweepTrialView, SweepView, View, WorkerView};
@@ -23,6 +24,7 @@ pub struct Picture {
     runs: RedBlackTreeMapSync<RunName, Arc<RunPicture>>,
     sweeps: RedBlackTreeMapSync<RunName, SweepPicture>,
     workers: Arc<Vec<WorkerView>>,
+    vitals: RedBlackTreeMapSync<WorkerId, Vitals>,
     workers_changed: u64,
 }
 
@@ -93,6 +95,11 @@ impl Picture {
         &self.workers
     }
 
+    /// How a worker is doing; nothing is known of one that has not told.
+    pub fn vitals(&self, worker: WorkerId) -> Vitals {
+        self.vitals.get(&worker).copied().unwrap_or_default()
+    }
+
     /// The version in which a worker changed last.
     pub fn workers_changed(&self) -> u64 {
         self.workers_changed
@@ -109,6 +116,7 @@ impl Picture {
         self.version += 1;
         let View { runs, workers, sweeps } = changes;
         if *self.workers != workers {
+            self.forget_unless(&workers);
             self.workers = Arc::new(workers);
             self.workers_changed = self.version;
         }
@@ -117,6 +125,15 @@ impl Picture {
         }
         for view in sweeps {
             self.put_sweep(view, engine);
+        }
+    }
+
+    /// What a worker told is dropped with the worker, and when it is not connected.
+    fn forget_unless(&mut self, workers: &[WorkerView]) {
+        let connected: BTreeSet<WorkerId> = workers.iter().filter(|w| w.connected).map(|w| w.info.id).collect();
+        let gone: Vec<WorkerId> = self.vitals.keys().filter(|id| !connected.contains(id)).copied().collect();
+        for id in gone {
+            self.vitals.remove_mut(&id);
         }
     }
 
@@ -167,6 +184,16 @@ impl Picture {
     /// What the data of a run hold.
     pub fn set_data(&mut self, name: &RunName, data: DataFacts) {
         self.change(name, |run| run.data = Some(data));
+    }
+
+    /// A worker that is there told how it is doing.
+    pub fn set_vitals(&mut self, worker: WorkerId, vitals: Vitals) {
+        let is_there = self.workers.iter().any(|known| known.info.id == worker && known.connected);
+        if is_there && self.vitals(worker) != vitals {
+            self.version += 1;
+            self.workers_changed = self.version;
+            self.vitals.insert_mut(worker, vitals);
+        }
     }
 
     /// Something happened that no view shows, such as new log lines of a run or sweep.

@@ -95,6 +95,25 @@ impl Record {
     }
 }
 
+/// How a worker is doing. Told with every sign of life; shown to people, and decides nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Memory that its process holds, in bytes; `None` where the system does not tell.
+    pub resident_bytes: Option<u64>,
+    /// Its newest step; `None` while it makes none.
+    pub pace: Option<Pace>,
+}
+
+/// What a step took on one rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Wall time of the step, in microseconds. All ranks wait for each other, so it is much the same on all.
+    pub step_micros: u64,
+    /// Of it, the part outside the model: waiting for data and for the others. The rank that waits least is the one that
+    /// the others wait for.
+    pub outside_micros: u64,
+}
+
 /// How far a worker's state has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {

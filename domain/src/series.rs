@@ -22,17 +22,20 @@ pub enum Figure {
     OutsideSeconds,
     /// Samples read, by the wall time.
     SamplesPerSecond,
+    /// Wall time of this step and of all before it that count. Evaluations, saving and waiting are not in it.
+    ElapsedSeconds,
 }
 
 impl Figure {
     /// All of them, in the order in which [`Sampler`] keeps them.
-    pub const ALL: [Figure; 6] = [
+    pub const ALL: [Figure; 7] = [
         Figure::Loss,
         Figure::Lr,
         Figure::GradNorm,
         Figure::StepSeconds,
         Figure::OutsideSeconds,
         Figure::SamplesPerSecond,
+        Figure::ElapsedSeconds,
     ];
 
     /// As it is asked for.
@@ -44,11 +47,12 @@ impl Figure {
             Figure::StepSeconds => "step_seconds",
             Figure::OutsideSeconds => "outside_seconds",
             Figure::SamplesPerSecond => "samples_per_second",
+            Figure::ElapsedSeconds => "elapsed_seconds",
         }
     }
 
-    /// Of a step that read `samples`.
-    pub fn of(self, record: &StepRecord, samples: Option<u64>) -> f64 {
+    /// Of a step that read `samples` and ended `elapsed_micros` after the first one began.
+    pub fn of(self, record: &StepRecord, samples: Option<u64>, elapsed_micros: u64) -> f64 {
         let seconds = record.micros as f64 / 1e6;
         match self {
             Figure::Loss => record.loss,
@@ -57,6 +61,7 @@ impl Figure {
             Figure::StepSeconds => seconds,
             Figure::OutsideSeconds => record.micros_outside_model as f64 / 1e6,
             Figure::SamplesPerSecond => samples.map_or(f64::NAN, |samples| samples as f64 / seconds),
+            Figure::ElapsedSeconds => elapsed_micros as f64 / 1e6,
         }
     }
 }
@@ -108,6 +113,7 @@ pub struct Sampler {
     width: u64,
     buckets: Vec<Bucket>,
     steps: u64,
+    elapsed_micros: u64,
 }
 
 impl Sampler {
@@ -119,13 +125,19 @@ impl Sampler {
         while width <= to.0 && width < 1 << 62 && buckets(width) > points {
             width *= 2;
         }
-        Self { width, buckets: Vec::new(), steps: 0 }
+        Self { width, buckets: Vec::new(), steps: 0, elapsed_micros: 0 }
+    }
+
+    /// The same, where the steps before the first one took `elapsed_micros`.
+    pub fn begun_after(self, elapsed_micros: u64) -> Self {
+        Self { elapsed_micros, ..self }
     }
 
     /// Takes in a step; they come in their order.
     pub fn observe(&mut self, record: &StepRecord, samples: Option<u64>) {
         self.steps += 1;
-        let figures = Figure::ALL.map(|figure| figure.of(record, samples));
+        self.elapsed_micros = self.elapsed_micros.saturating_add(record.micros);
+        let figures = Figure::ALL.map(|figure| figure.of(record, samples, self.elapsed_micros));
         match self.buckets.last_mut().filter(|bucket| bucket.step.0 / self.width == record.step.0 / self.width) {
             Some(bucket) => {
                 bucket.step = record.step;
@@ -218,6 +230,15 @@ mod tests {
             }
             prop_assert!(rest.is_empty());
         }
+    }
+
+    #[test]
+    fn time_goes_on_from_what_the_steps_before_took() {
+        let mut sampler = Sampler::new(Step(41), Step(44), 2).begun_after(20_000_000);
+        (41..=44).for_each(|step| sampler.observe(&record(step, 1.0), None));
+        let elapsed: Vec<Extent> = sampler.buckets().iter().map(|b| *b.figure(Figure::ElapsedSeconds)).collect();
+        assert_eq!(elapsed.last(), Some(&Extent { min: 22.0, max: 22.0, last: 22.0 }));
+        assert_eq!(elapsed[0].min, 20.5);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::engine::{AttemptOutcome, Deadline, Event};
 use crate::ids::{Generation, RunName, Time, WorkerId};
+use crate::view::GroupView;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +195,39 @@ pub fn is_echo<'a>(moment: &Moment, before: impl DoubleEndedIterator<Item = &'a 
     is_told_by_all && before.rev().take(ECHOES_MAX).any(is_same)
 }
 
+/// Picks the moments of one run out of all, as they come. A worker that is lost belongs to the run whose group it is in,
+/// which its moment does not say; that is known from the formation of the group on.
+#[derive(Clone, Debug)]
+pub struct OfRun<'a> {
+    run: &'a RunName,
+    groups: &'a [GroupView],
+    /// The group of the run at this moment.
+    group: Option<&'a GroupView>,
+}
+
+impl<'a> OfRun<'a> {
+    /// For a run, with the groups that formed for it.
+    pub fn new(run: &'a RunName, groups: &'a [GroupView]) -> Self {
+        Self { run, groups, group: None }
+    }
+
+    /// Whether the next moment is about the run.
+    pub fn is_about(&mut self, moment: &Moment) -> bool {
+        if moment.run.as_ref() == Some(self.run) {
+            match moment.kind {
+                Kind::GroupFormed => {
+                    self.group = self.groups.iter().find(|group| Some(group.generation) == moment.generation);
+                }
+                Kind::Completed | Kind::Stopped | Kind::Failed => self.group = None,
+                _ => {}
+            }
+            return true;
+        }
+        let lost = moment.worker.filter(|_| moment.kind == Kind::WorkerLost);
+        lost.is_some_and(|worker| self.group.is_some_and(|group| group.members.contains(&worker)))
+    }
+}
+
 /// How far back an echo is looked for.
 pub const ECHOES_MAX: usize = 256;
 
@@ -201,7 +235,8 @@ pub const ECHOES_MAX: usize = 256;
 mod tests {
     use super::*;
     use crate::engine::LossCause;
-    use crate::ids::TrialId;
+    use crate::ids::{Step, TrialId};
+    use crate::record::Position;
 
     #[test]
     fn what_all_members_tell_is_told_once() {
@@ -222,5 +257,30 @@ mod tests {
         assert_eq!(shown, [(1, GroupBroken), (3, WorkerLost), (4, WorkerLost), (5, GroupBroken)]);
         assert_eq!(moments[0].text, "generation 1 broke: a peer closed");
         assert_eq!(moments[1].text, "worker 00000003 is gone: it left");
+    }
+
+    #[test]
+    fn a_lost_worker_belongs_to_the_run_whose_group_it_is_in() {
+        let group = |generation, members: &[u64]| GroupView {
+            generation: Generation(generation),
+            step: Step(0),
+            at: Time(0),
+            members: members.iter().copied().map(WorkerId).collect(),
+        };
+        let trial: TrialId = "a/0".parse().unwrap();
+        let formed = |generation| Event::Formed {
+            trial: trial.clone(),
+            generation: Generation(generation),
+            position: Position::default(),
+        };
+        let lost = |worker| Event::Lost { worker: WorkerId(worker), cause: LossCause::ConnectionClosed };
+        let outcome = AttemptOutcome::Completed { step: Step(1) };
+        let ended = Event::AttemptEnded { trial: trial.clone(), generation: Generation(2), outcome, worker: None };
+        let events = [lost(1), formed(1), lost(3), lost(2), formed(2), lost(2), lost(3), ended, lost(1)];
+        let groups = [group(1, &[1, 2]), group(2, &[1, 3])];
+        let mut of_run = OfRun::new(&trial.run, &groups);
+        let told = (1..).zip(&events).filter_map(|(sequence, event)| moment(sequence, Time(7), event));
+        let about: Vec<u64> = told.filter(|moment| of_run.is_about(moment)).map(|moment| moment.sequence).collect();
+        assert_eq!(about, [2, 4, 5, 7, 8]);
     }
 }

@@ -3,7 +3,7 @@
 use domain::batch::Length;
 use domain::engine::{Assignment, AttemptOutcome, Running, StartFrom, StateInMemory, WorkerInfo};
 use domain::ids::{Generation, Rank, Step, TrialId, WorkerId};
-use domain::record::{EvalRecord, LedgerStep, Position, Read, Record, SavedPart, StepRecord};
+use domain::record::{EvalRecord, LedgerStep, Pace, Position, Read, Record, SavedPart, StepRecord, Vitals};
 use domain::spec::JobSpec;
 use domain::spec::file::STEPS_MAX;
 use domain::view::WorkerView;
@@ -79,7 +79,7 @@ pub enum Report {
         running: Option<Running>,
     },
     /// A sign of life.
-    Heartbeat,
+    Heartbeat(Vitals),
     /// The group is connected.
     Formed {
         /// The trial.
@@ -222,7 +222,10 @@ pub fn report_from_wire(report: v1::Report) -> Result<Report, ConvertError> {
             worker: worker_from_wire(worker.ok_or_else(|| missing("Hello", "worker"))?),
             running: running.map(running_from_wire).transpose()?,
         },
-        Body::Heartbeat(v1::Heartbeat {}) => Report::Heartbeat,
+        Body::Heartbeat(v1::Heartbeat { resident_bytes, pace }) => {
+            let pace = pace.map(|v1::Pace { step_micros, outside_micros }| Pace { step_micros, outside_micros });
+            Report::Heartbeat(Vitals { resident_bytes, pace })
+        }
         Body::Formed(v1::Formed { trial: id, generation, position }) => Report::Formed {
             trial: trial("Formed", &id)?,
             generation: Generation(generation),
@@ -298,7 +301,10 @@ pub fn report_to_wire(sequence: u64, report: Report) -> v1::Report {
                 position: Some(position_to_wire(position)),
             }),
         }),
-        Report::Heartbeat => Body::Heartbeat(v1::Heartbeat {}),
+        Report::Heartbeat(Vitals { resident_bytes, pace }) => {
+            let pace = pace.map(|Pace { step_micros, outside_micros }| v1::Pace { step_micros, outside_micros });
+            Body::Heartbeat(v1::Heartbeat { resident_bytes, pace })
+        }
         Report::Formed { trial, generation, position } => Body::Formed(v1::Formed {
             trial: trial.to_string(),
             generation: generation.0,

@@ -6,9 +6,13 @@ use domain::series::Figure;
 pub fn points(record: &Record, samples: Option<u64>) -> Vec<(&'static str, f64)> {
     match record {
         Record::Step(step) => {
-            let is_known = |figure: &Figure| *figure != Figure::SamplesPerSecond || samples.is_some();
-            let figures = Figure::ALL.into_iter().filter(is_known);
-            figures.map(|figure| (figure.name(), figure.of(step, samples))).collect()
+            let is_given = |figure: &Figure| match figure {
+                Figure::ElapsedSeconds => false,
+                Figure::SamplesPerSecond => samples.is_some(),
+                _ => true,
+            };
+            let figures = Figure::ALL.into_iter().filter(is_given);
+            figures.map(|figure| (figure.name(), figure.of(step, samples, 0))).collect()
         }
         Record::Eval(eval) => vec![("eval_loss", eval.loss), ("eval_accuracy", eval.accuracy)],
     }

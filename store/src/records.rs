@@ -259,6 +259,15 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Option<StoredRecord>> {
     }))
 }
 
+/// What the steps of the live lineage before `step` took, in microseconds.
+pub(crate) fn micros_before(connection: &Connection, run: &RunName, step: Step) -> Result<u64, StoreError> {
+    let mut select = connection.prepare_cached(
+        "SELECT ifnull(sum(micros), 0) FROM records WHERE run = ?1 AND step < ?2 AND kind = 0 AND rolled_back = 0",
+    )?;
+    let step = i64::try_from(step.0).unwrap_or(i64::MAX);
+    Ok(select.query_row(params![run.as_str(), step], |row| row.get::<_, i64>(0))? as u64)
+}
+
 /// Evaluations of the live lineage after `after`, in order.
 pub(crate) fn read_evals(
     connection: &Connection,

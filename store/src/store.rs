@@ -150,6 +150,12 @@ impl Store {
         self.read(move |connection| records::read(connection, &run, after, limit)).await
     }
 
+    /// What the steps of the live lineage before `step` took, in microseconds. Reads them all.
+    pub async fn micros_before(&self, run: &RunName, step: Step) -> Result<u64, StoreError> {
+        let run = run.clone();
+        self.read(move |connection| records::micros_before(connection, &run, step)).await
+    }
+
     /// The evaluations of the live lineage after step `after`, in order, at most `limit` (1 to
     /// [`PAGE_MAX`](crate::PAGE_MAX)); go on with the last step.
     pub async fn read_evals(&self, run: &RunName, after: Step, limit: usize) -> Result<Vec<EvalRecord>, StoreError> {

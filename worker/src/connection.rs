@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use domain::engine::WorkerInfo;
+use domain::record::Vitals;
 use proto::convert::{self, Command, Report};
 use proto::v1;
 use proto::v1::worker_link_client::WorkerLinkClient;
@@ -144,7 +145,7 @@ async fn stream(
             }
             _ = heartbeat.tick(), if lease.is_some() => {
                 // Where the queue is full of reports, those are the sign of life.
-                if let Err(TrySendError::Closed(_)) = up.try_send(convert::report_to_wire(0, Report::Heartbeat)) {
+                if let Err(TrySendError::Closed(_)) = up.try_send(convert::report_to_wire(0, heartbeat_of(outbox))) {
                     return lost("the stream closed".to_owned(), true);
                 }
             }
@@ -154,6 +155,19 @@ async fn stream(
             },
         }
     }
+}
+
+/// A sign of life, with how this worker is doing.
+fn heartbeat_of(outbox: &Outbox) -> Report {
+    Report::Heartbeat(Vitals { resident_bytes: resident_bytes(), pace: outbox.pace() })
+}
+
+/// Memory that this process holds, in whole MiB, so that it changes only where somebody would notice. Linux alone tells.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib >> 10 << 20)
 }
 
 /// Sends the next report, waiting for one if need be. Safe to cancel: what was not sent is still queued.
@@ -217,7 +231,7 @@ mod tests {
                 let report = self.reports.message().await.unwrap().unwrap();
                 let sequence = report.sequence;
                 let report = convert::report_from_wire(report).unwrap();
-                if report != Report::Heartbeat {
+                if !matches!(report, Report::Heartbeat(_)) {
                     return (sequence, report);
                 }
             }

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use domain::engine::Running;
 use domain::ids::TrialId;
+use domain::record::Pace;
 use proto::convert::{self, LogLine, Report};
 use proto::v1;
 use tokio::sync::Notify;
@@ -40,6 +41,7 @@ struct Queue {
     /// Lines dropped since there was room, by trial.
     dropped: BTreeMap<TrialId, u64>,
     running: Option<Running>,
+    pace: Option<Pace>,
     closed: bool,
 }
 
@@ -117,7 +119,21 @@ impl Outbox {
 
     /// Says what the worker is in the middle of.
     pub(crate) fn set_running(&self, running: Option<Running>) {
-        self.lock().running = running;
+        let mut queue = self.lock();
+        if running.is_none() {
+            queue.pace = None;
+        }
+        queue.running = running;
+    }
+
+    /// Says what the newest step took.
+    pub(crate) fn set_pace(&self, pace: Pace) {
+        self.lock().pace = Some(pace);
+    }
+
+    /// What the newest step took; nothing while none is made.
+    pub(crate) fn pace(&self) -> Option<Pace> {
+        self.lock().pace
     }
 
     /// What the worker is in the middle of.

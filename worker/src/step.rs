@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use data::MicroBatch;
 use domain::batch;
 use domain::ids::Step;
-use domain::record::{Position, Read, Record, StepRecord};
+use domain::record::{Pace, Position, Read, Record, StepRecord};
 use domain::schedule::learning_rate;
 use domain::spec::NonFinitePolicy;
 use models::{Batch, TrainForward, Update};
@@ -47,6 +47,7 @@ impl Training<'_> {
         self.recorder.phase("update");
 
         let (micros, micros_outside_model) = self.clock.take();
+        self.outbox.set_pace(Pace { step_micros: micros, outside_micros: micros_outside_model });
         let generation = self.assignment.generation;
         let record = StepRecord { step, generation, loss, grad_norm, lr, skipped, micros, micros_outside_model, reads };
         self.report(Record::Step(record));

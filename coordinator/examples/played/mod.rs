@@ -53,7 +53,7 @@ pub(crate) fn answers(effect: Effect) -> Vec<Event> {
                 Event::Advanced { trial: trial.clone(), generation, position: done },
                 Event::Measured { trial: trial.clone(), generation, step, eval_loss, eval_accuracy: 0.5.into() },
                 Event::PartSaved { trial: trial.clone(), generation, part },
-                Event::AttemptEnded { trial, generation, outcome: AttemptOutcome::Completed { step } },
+                Event::AttemptEnded { trial, generation, outcome: AttemptOutcome::Completed { step }, worker: None },
             ]
         }
         Effect::CommitCheckpoint { trial, generation, step, .. } => {

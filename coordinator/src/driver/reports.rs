@@ -1,6 +1,6 @@
 //! What happens at the edges, and what workers report: each message becomes a part of a round.
 
-use domain::engine::{Event, LossCause, Running, WorkerInfo};
+use domain::engine::{AttemptOutcome, Event, LossCause, Running, WorkerInfo};
 use domain::ids::{RunName, Step, TrialId, WorkerId};
 use domain::record::{EvalRecord, Record, StepRecord};
 use domain::view::DataFacts;
@@ -111,26 +111,35 @@ impl Driver {
             Report::Hello { .. } => {
                 self.connections.refuse(worker, status::out_of_order("a second Hello".to_owned()));
             }
-            // That it came is all that it says.
-            Report::Heartbeat => {}
+            Report::Heartbeat(vitals) => drop(round.vitals.insert(worker, vitals)),
             Report::Formed { trial, generation, position } => {
                 round.push_fact(Event::Formed { trial, generation, position });
             }
             Report::Broken { trial, generation, cause } => {
-                round.push_fact(Event::Broken { trial, generation, worker, cause });
+                round.push_fact(Event::Broken { trial, generation, worker, cause: cut(cause, CAUSE_BYTES_MAX) });
             }
             Report::Records { trial, generation: _, records } => self.on_records(trial, records, round),
             Report::PartSaved { trial, generation, part } => {
                 round.push_fact(Event::PartSaved { trial, generation, part });
             }
             Report::PartFailed { trial, generation, step, cause } => {
+                let cause = cut(cause, CAUSE_BYTES_MAX);
                 round.push_fact(Event::PartFailed { trial, generation, step, cause });
             }
             Report::RollbackRequested { trial, generation, step, cause } => {
+                let cause = cut(cause, CAUSE_BYTES_MAX);
                 round.push_fact(Event::RollbackRequested { trial, generation, step, cause });
             }
             Report::AttemptEnded { trial, generation, outcome } => {
-                round.push_fact(Event::AttemptEnded { trial, generation, outcome });
+                let outcome = match outcome {
+                    AttemptOutcome::Failed { step, cause } => {
+                        AttemptOutcome::Failed { step, cause: cut(cause, CAUSE_BYTES_MAX) }
+                    }
+                    AttemptOutcome::Completed { .. }
+                    | AttemptOutcome::Stopped { .. }
+                    | AttemptOutcome::Rested { .. } => outcome,
+                };
+                round.push_fact(Event::AttemptEnded { trial, generation, outcome, worker: Some(worker) });
             }
             Report::Logs { trial, lines } => {
                 round.lines.extend(lines.into_iter().map(|line| (trial.run.clone(), worker_line(worker, line))));
@@ -212,7 +221,7 @@ fn trial_of(report: &Report) -> Option<&TrialId> {
         | Report::AttemptEnded { trial, .. }
         | Report::Logs { trial, .. }
         | Report::DataOpened { trial, .. } => Some(trial),
-        Report::Hello { .. } | Report::Heartbeat | Report::Goodbye => None,
+        Report::Hello { .. } | Report::Heartbeat(_) | Report::Goodbye => None,
     }
 }
 
@@ -222,6 +231,19 @@ fn worker_line(worker: WorkerId, line: LogLine) -> NewLogLine {
     NewLogLine { at_ms: at_ms.min(LATEST_MS), source: worker.short(), level, text }
 }
 
+/// Bytes of a cause that a worker tells: it is journalled, and shown wherever the run is.
+const CAUSE_BYTES_MAX: usize = 4 << 10;
+
+/// What a worker says, as far as there is room for it.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let all = text.len();
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text += &format!("… ({all} bytes)");
+    }
+    text
+}
+
 /// The latest time that the store can hold.
 const LATEST_MS: u64 = i64::MAX as u64;
 
@@ -229,6 +251,7 @@ const LATEST_MS: u64 = i64::MAX as u64;
 mod tests {
     use domain::engine::{Deadline, Timing};
     use domain::ids::Generation;
+    use domain::record::Vitals;
     use tokio::sync::mpsc;
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
@@ -280,13 +303,13 @@ mod tests {
         let records = || Report::Records { trial: trial.clone(), generation, records: Vec::new() };
         let broken = Report::Broken { trial: trial.clone(), generation, cause: String::new() };
         let cases = [
-            ("a heartbeat", 2, 0, Report::Heartbeat, true),
+            ("a heartbeat", 2, 0, Report::Heartbeat(Vitals::default()), true),
             ("records of an unknown run", 2, 1, records(), true),
             ("records that came before", 2, 1, records(), true),
             ("a log", 2, 0, Report::Logs { trial: trial.clone(), lines: Vec::new() }, true),
             ("a fact", 2, 2, broken, true),
             ("an older stream", 1, 3, records(), false),
-            ("an older stream's heartbeat", 1, 0, Report::Heartbeat, false),
+            ("an older stream's heartbeat", 1, 0, Report::Heartbeat(Vitals::default()), false),
         ];
         for (what, stream, sequence, report, counts) in cases {
             driver.clock = Clock::start(driver.clock.now().after_ms(1));
@@ -296,6 +319,12 @@ mod tests {
             let before = std::mem::replace(&mut until, lease(&driver));
             assert_eq!(until > before, counts, "{what}");
         }
+    }
+
+    #[test]
+    fn what_workers_say_is_cut_between_letters() {
+        assert_eq!(cut("short".to_owned(), 5), "short");
+        assert_eq!(cut("aé".repeat(3), 5), "aéa… (9 bytes)");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::engine::Event;
 use domain::ids::{RunName, TrialId, WorkerId};
-use domain::record::{Position, Record, StepRecord};
+use domain::record::{Position, Record, StepRecord, Vitals};
 use domain::view::DataFacts;
 use proto::convert::Report;
 use store::NewLogLine;
@@ -20,6 +20,8 @@ pub(super) struct Round {
     /// The newest step in `records` that counts.
     pub(super) newest: BTreeMap<RunName, StepRecord>,
     pub(super) data: BTreeMap<RunName, DataFacts>,
+    /// How workers are doing, as far as they told.
+    pub(super) vitals: BTreeMap<WorkerId, Vitals>,
     /// In the order in which they came.
     pub(super) events: Vec<Event>,
     /// Workers that `events` says are alive.

@@ -25,8 +25,19 @@ const STALL_PAUSE_MAX: Duration = Duration::from_secs(1);
 impl Driver {
     /// Makes a round durable, tells the engine, does what it asks for, shows it, acknowledges it.
     pub(super) async fn settle(&mut self, round: Round) -> Result<(), Stopped> {
-        let Round { records, advanced, newest, data, events, alive: _, runs_with_facts: _, lines, acknowledge, left } =
-            round;
+        let Round {
+            records,
+            advanced,
+            newest,
+            data,
+            vitals,
+            events,
+            alive: _,
+            runs_with_facts: _,
+            lines,
+            acknowledge,
+            left,
+        } = round;
         let store = self.store.clone();
         let now = self.clock.now();
         self.until_durable(|| async {
@@ -61,6 +72,11 @@ impl Driver {
         told.extend(events);
         if !told.is_empty() {
             self.apply(now, told).await?;
+        }
+        let shown = self.picture.version();
+        vitals.into_iter().for_each(|(worker, vitals)| self.picture.set_vitals(worker, vitals));
+        if self.picture.version() > shown {
+            self.publish();
         }
         for worker in acknowledge {
             let sequence = self.connections.handled(worker);

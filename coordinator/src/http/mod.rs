@@ -15,7 +15,7 @@ use domain::picture::{Picture, RunPicture};
 use domain::record::Record;
 use domain::results::{self, Goodput, Results};
 use domain::search::study::Fact;
-use domain::timeline::{self, Moment};
+use domain::timeline::{self, Moment, OfRun};
 use store::{CheckpointStore, Layer, LogFilter, LogPage, PAGE_MAX, Store, StoreError};
 use tokio::sync::watch;
 
@@ -96,12 +96,15 @@ impl HttpSource {
         run: Option<&RunName>,
     ) -> Result<(Vec<Moment>, u64), StoreError> {
         let (mut moments, mut next) = (Vec::new(), after);
+        let picture = self.picture();
+        let groups = run.and_then(|run| picture.run(run)).map_or(&[][..], |run| run.view.groups.as_slice());
+        let mut of_run = run.map(|run| OfRun::new(run, groups));
         while moments.len() < limit && next.saturating_sub(after) < ENTRIES_MAX {
             let entries = self.store.read_journal(next, limit.max(ENTRIES_AT_ONCE)).await?;
             let Some(last) = entries.last() else { break };
             next = last.sequence;
             let told = entries.iter().filter_map(|entry| timeline::moment(entry.sequence, entry.at, &entry.event));
-            moments.extend(told.filter(|moment| run.is_none() || moment.run.as_ref() == run));
+            moments.extend(told.filter(|moment| of_run.as_mut().is_none_or(|run| run.is_about(moment))));
         }
         timeline::without_echoes(&mut moments);
         if moments.len() > limit {

@@ -28,6 +28,9 @@ pub(super) async fn series(
     let (from, to) = (Step((*steps.start()).max(1)), Step(*steps.end()));
     let (key, generation) = ((name.clone(), from, points), run.view.generation);
     let mut live = kept.take(&key, generation, to, Sampler::new(from, to, points));
+    if live.steps() == 0 && from > Step(1) {
+        live = live.begun_after(store.micros_before(&name, from).await?);
+    }
     let mut after = live.through().unwrap_or(Step(from.0 - 1));
     'pages: loop {
         let records = store.read_records(&name, after, PAGE_MAX).await?;

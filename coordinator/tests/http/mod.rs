@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use domain::engine::AttemptOutcome;
 use domain::ids::Step;
+use domain::record::{Pace, Vitals};
 use proto::convert::{LogLine, Report};
 use serde_json::{Value, json};
 
@@ -79,10 +80,11 @@ async fn a_run_is_shown_from_its_first_step_to_its_last() {
     assert_eq!(run["generations"][0]["workers"], json!(["0000000000000001"]));
     assert_eq!(run["goodput"], json!({ "productive_micros": 4000, "lost_micros": 0, "share": 1.0 }));
     assert_eq!((&run["spec"]["name"], &run["data"]["train_samples"]), (&json!("a"), &json!(100)));
-    let series = get_json(http, "/api/v1/runs/a/series?keys=loss,grad_norm").await;
+    let series = get_json(http, "/api/v1/runs/a/series?keys=loss,grad_norm,elapsed_seconds").await;
     assert_eq!((&series["steps"], &series["total"]), (&json!([1, 2, 3, 4]), &json!(4)));
     assert_eq!(series["series"]["loss"]["max"], json!([1.0, 0.5, 1.0 / 3.0, 0.25]));
     assert_eq!(series["series"]["grad_norm"]["last"][0], "NaN", "what is no number is a word");
+    assert_eq!(series["series"]["elapsed_seconds"]["last"], json!([0.001, 0.002, 0.003, 0.004]));
     let model = get_json(http, "/api/v1/runs/a/model").await;
     assert_eq!(model, json!({ "parameters": 1, "layers": [{ "name": "r0", "shape": [1], "parameters": 1 }] }));
     let ledger = get_json(http, "/api/v1/runs/a/ledger").await;
@@ -127,8 +129,42 @@ async fn charts_keep_their_extremes_and_show_what_was_taken_back() {
     assert_eq!(series["rolled_back"][0]["steps"].as_array().unwrap().last(), Some(&json!(300)));
     let goodput = get_json(http, "/api/v1/runs/a").await["goodput"].clone();
     assert_eq!(goodput, json!({ "productive_micros": 400_000, "lost_micros": 100_000, "share": 0.8 }));
-    let some = get_json(http, "/api/v1/runs/a/series?from=390&to=1000000&keys=lr").await;
+    assert_eq!(
+        series["rolled_back"][0]["series"]["elapsed_seconds"],
+        Value::Null,
+        "the time of lost steps leads nowhere"
+    );
+    let some = get_json(http, "/api/v1/runs/a/series?from=390&to=1000000&keys=lr,elapsed_seconds").await;
     assert_eq!(some["steps"].as_array().map(Vec::len), Some(11));
+    let elapsed = &some["series"]["elapsed_seconds"]["last"];
+    assert_eq!((&elapsed[0], &elapsed[10]), (&json!(0.39), &json!(0.4)), "the steps before count too");
+    coordinator.end().await;
+}
+
+#[tokio::test]
+async fn workers_tell_how_they_are_doing_until_they_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let http = coordinator.http;
+    let (_tools, mut worker) = training(&coordinator, 4).await;
+    let told = async |wanted: [Value; 3]| {
+        let shown = async {
+            loop {
+                let worker = get_json(http, "/api/v1/cluster").await["workers"][0].clone();
+                let figures = ["memory_bytes", "step_micros", "outside_micros"].map(|figure| worker[figure].clone());
+                if figures == wanted {
+                    return;
+                }
+            }
+        };
+        soon(shown).await;
+    };
+    told([Value::Null, Value::Null, Value::Null]).await;
+    let pace = Pace { step_micros: 900, outside_micros: 400 };
+    worker.send_unnumbered(Report::Heartbeat(Vitals { resident_bytes: Some(5 << 20), pace: Some(pace) })).await;
+    told([json!(5 << 20), json!(900), json!(400)]).await;
+    worker.send_unnumbered(Report::Heartbeat(Vitals { resident_bytes: Some(6 << 20), pace: None })).await;
+    told([json!(6 << 20), Value::Null, Value::Null]).await;
     coordinator.end().await;
 }
 

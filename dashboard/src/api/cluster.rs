@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use domain::ids::{RunName, WorkerId};
 use domain::picture::{Picture, RunPicture, SweepPicture};
+use domain::record::Vitals;
 use domain::results;
 use domain::spec::sweep::Objective;
 use domain::timeline::Moment;
@@ -48,6 +49,12 @@ pub(crate) struct Worker {
     run: Option<String>,
     /// Its place in the group of that run.
     rank: Option<u32>,
+    /// Memory that its process holds, as far as it told.
+    memory_bytes: Option<u64>,
+    /// Wall time of its newest step.
+    step_micros: Option<u64>,
+    /// Of it, the part outside the model: waiting for data and for the other ranks. Who waits least is waited for.
+    outside_micros: Option<u64>,
 }
 
 /// A run in short.
@@ -229,6 +236,7 @@ impl Worker {
         let WorkerView { info, connected, run, draining } = view;
         let members = run.as_ref().and_then(|run| picture.run(run)).map(|run| &run.view.members);
         let rank = members.and_then(|members| members.iter().position(|member| *member == info.id));
+        let Vitals { resident_bytes, pace } = picture.vitals(info.id);
         Self {
             id: worker_id(info.id),
             host: info.host.clone(),
@@ -238,6 +246,9 @@ impl Worker {
             draining: *draining,
             run: run.as_ref().map(ToString::to_string),
             rank: rank.map(|rank| rank as u32),
+            memory_bytes: resident_bytes,
+            step_micros: pace.map(|pace| pace.step_micros),
+            outside_micros: pace.map(|pace| pace.outside_micros),
         }
     }
 }

@@ -58,12 +58,12 @@ pub(crate) async fn run(State(app): State<App>, Named(name): Named) -> Result<Re
     head.extend(Figure::ALL.map(|figure| figure.name().to_owned()));
     head.extend(["eval_loss", "eval_accuracy"].map(str::to_owned));
     let head = stream::iter([Ok::<Bytes, String>(table([head]))]);
-    let rows = stream::unfold((app, run, Step(0)), |(app, run, after)| async move {
+    let rows = stream::unfold((app, run, Step(0), 0), |(app, run, after, mut elapsed_micros)| async move {
         let name = run.view.name.clone();
         let records = match app.source.records(name, after, RECORDS).await {
             Ok(records) => records,
             // The answer has begun: cutting it off is all that tells the reader.
-            Err(failure) => return Some((Err(failure.to_string()), (app, run, Step(u64::MAX)))),
+            Err(failure) => return Some((Err(failure.to_string()), (app, run, Step(u64::MAX), 0))),
         };
         let last = records.last()?.position().step;
         let mut rows: Vec<Vec<String>> = Vec::new();
@@ -72,7 +72,8 @@ pub(crate) async fn run(State(app): State<App>, Named(name): Named) -> Result<Re
                 Record::Step(step) => {
                     let samples = run.samples_of(step);
                     let mut row = vec![step.step.to_string(), step.generation.to_string(), step.skipped.to_string()];
-                    row.extend(Figure::ALL.map(|figure| number(figure.of(step, samples))));
+                    elapsed_micros = step.micros.saturating_add(elapsed_micros);
+                    row.extend(Figure::ALL.map(|figure| number(figure.of(step, samples, elapsed_micros))));
                     row.extend([String::new(), String::new()]);
                     rows.push(row);
                 }
@@ -84,7 +85,7 @@ pub(crate) async fn run(State(app): State<App>, Named(name): Named) -> Result<Re
                 }
             }
         }
-        Some((Ok(table(rows)), (app, run, last)))
+        Some((Ok(table(rows)), (app, run, last, elapsed_micros)))
     });
     Ok(download(&name, Body::from_stream(futures::StreamExt::chain(head, rows))))
 }

@@ -17,8 +17,8 @@ use crate::{App, Failure, SeriesQuery};
 /// Which figures of which steps.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct SeriesAsked {
-    /// Names of figures, separated by commas: loss, lr, grad_norm, step_seconds, outside_seconds, samples_per_second;
-    /// all without it.
+    /// Names of figures, separated by commas: loss, lr, grad_norm, step_seconds, outside_seconds, samples_per_second,
+    /// elapsed_seconds; all without it.
     keys: Option<String>,
     /// The first step; 1 without it.
     from: Option<u64>,
@@ -39,7 +39,7 @@ pub(crate) struct SeriesData {
     steps: Vec<u64>,
     /// By figure.
     series: BTreeMap<&'static str, Values>,
-    /// Steps that were taken back, in the same form.
+    /// Steps that were taken back, in the same form; their time leads nowhere, so they have no elapsed_seconds.
     rolled_back: Vec<RolledBack>,
     /// Steps that all points stand for.
     total: u64,
@@ -109,10 +109,11 @@ pub(crate) async fn series(
     }
     let points = within("points", asked.points, POINTS_GIVEN, POINTS_MAX)?;
     let series = app.source.series(SeriesQuery { run: name, steps: from..=to, points }).await?;
+    let lost: Vec<Figure> = figures.iter().copied().filter(|figure| *figure != Figure::ElapsedSeconds).collect();
     let rolled_back = series.rolled_back.iter().map(|(generation, sampler)| RolledBack {
         generation: generation.0,
         steps: steps(sampler),
-        series: values(sampler, &figures),
+        series: values(sampler, &lost),
     });
     Ok(Json(SeriesData {
         steps: steps(&series.live),

@@ -141,6 +141,9 @@ pub enum Event {
         generation: Generation,
         /// How.
         outcome: AttemptOutcome,
+        /// Who says so; nobody in journals of older versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worker: Option<WorkerId>,
     },
     /// A user asked a run to stop.
     StopRequested {

@@ -27,6 +27,7 @@ mod sweep;
 mod tests;
 mod trial;
 mod trials;
+mod unfit;
 mod widen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -240,8 +241,8 @@ impl Engine {
             Event::RollbackRequested { trial, generation, step, cause } => {
                 self.on_rollback_requested(now, &trial, generation, step, &cause, effects);
             }
-            Event::AttemptEnded { trial, generation, outcome } => {
-                self.on_attempt_ended(now, &trial, generation, outcome, effects);
+            Event::AttemptEnded { trial, generation, outcome, worker } => {
+                self.on_attempt_ended(now, &trial, generation, outcome, worker, effects);
             }
             Event::PartSaved { trial, generation, part } => {
                 self.on_part_saved(now, &trial, generation, part, effects);

@@ -131,7 +131,7 @@ impl Engine {
     /// trial is begun then all the same, and waits: so it is not smaller trials that get every worker that becomes free.
     fn would_be_passed(&self, name: &RunName, others: &BTreeSet<RunName>) -> bool {
         let sweep = &self.sweeps[name];
-        sweep.is_live() && self.vacant_for(sweep.priority) > 0 && others.iter().any(|other| self.has_slot(other))
+        sweep.is_live() && self.vacant_for(sweep) > 0 && others.iter().any(|other| self.has_slot(other))
     }
 
     /// Whether enough workers are free, beyond those that waiting runs before it want. A sweep of which nothing trains is
@@ -139,7 +139,7 @@ impl Engine {
     fn has_slot(&self, name: &RunName) -> bool {
         let sweep = &self.sweeps[name];
         let is_idle = || sweep.study.training() == 0;
-        sweep.is_live() && (is_idle() || self.vacant_for(sweep.priority) >= sweep.spec.workers_per_trial)
+        sweep.is_live() && (is_idle() || self.vacant_for(sweep) >= sweep.spec.workers_per_trial)
     }
 
     /// Does what the study says comes next; whether to ask again.
@@ -292,6 +292,7 @@ impl Engine {
         cause: &str,
         effects: &mut Vec<Effect>,
     ) {
+        self.withdraw_blame(name, number);
         let sweep = self.sweep_mut(name);
         let is_live = sweep.is_live();
         match sweep.study.failed(number, cause) {

@@ -193,6 +193,7 @@ impl Engine {
             if trial.stopping.is_some() {
                 self.send_stop(id, effects);
             }
+            self.found_able(id, effects);
             self.apply_retention(id, effects);
         }
     }
@@ -359,6 +360,7 @@ impl Engine {
         id: &TrialId,
         generation: Generation,
         outcome: AttemptOutcome,
+        worker: Option<WorkerId>,
         effects: &mut Vec<Effect>,
     ) {
         let Some(trial) = self.trials.get_mut(id).filter(|trial| trial.generation == generation) else { return };
@@ -366,7 +368,7 @@ impl Engine {
             _ if trial.is_ended() => return,
             AttemptOutcome::Failed { step, cause } => {
                 let cause = format!("after step {step}: {cause}");
-                return self.on_attempt_failed(now, id, cause, effects);
+                return self.on_attempt_failed(now, id, worker, cause, effects);
             }
             AttemptOutcome::Completed { step } => Finish::Completed { step },
             AttemptOutcome::Stopped { step } => Finish::Stopped { step },
@@ -385,14 +387,23 @@ impl Engine {
         self.finish_if_saved(now, id, effects);
     }
 
-    fn on_attempt_failed(&mut self, now: Time, id: &TrialId, cause: String, effects: &mut Vec<Effect>) {
+    fn on_attempt_failed(
+        &mut self,
+        now: Time,
+        id: &TrialId,
+        worker: Option<WorkerId>,
+        cause: String,
+        effects: &mut Vec<Effect>,
+    ) {
         let trial = &self.trials[id];
         let is_waiting = matches!(trial.phase, Phase::Waiting { .. });
         if is_waiting && trial.formed != trial.generation && !trial.proven.is_empty() {
             // Of a group that was given up before it formed. If it matters, the next one fails in the same way.
             return;
         }
-        if !self.go_back_to_proven(now, id, Unfit::Failed, &cause, effects) {
+        let goes_on = self.go_back_to_proven(now, id, Unfit::Failed, &cause, effects)
+            || self.try_elsewhere(now, id, worker, &cause, effects);
+        if !goes_on {
             self.end(now, id, EndReason::Failed { cause }, effects);
         }
     }

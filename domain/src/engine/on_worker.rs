@@ -41,6 +41,7 @@ impl Engine {
         for trial in shunning {
             self.trial_mut(&trial).shunned.remove(&id);
         }
+        self.forgive_in_sweeps(id);
     }
 
     /// Decides what becomes of the state that a joining worker holds.

@@ -1,6 +1,7 @@
 use std::cmp::Reverse;
 
 use super::liveness::backed_off_ms;
+use super::sweep::Sweep;
 use super::trial::{Checkpoint, Phase, Trial};
 use super::{Assignment, Effect, Engine, StartFrom, StateInMemory, StopCause, WaitReason, Worker, drop_saves, note};
 use crate::ids::{Rank, RunName, Time, TrialId, WorkerId};
@@ -122,21 +123,24 @@ impl Engine {
         let free = if free.len() < workers as usize { free.len() + self.lent_for(id).len() } else { free.len() };
         let connected = self.connected_for(trial);
         let demand = Demand { workers, min_workers, since, gather_until };
-        let drained = trial_would_have(self.draining.iter().filter_map(|id| Some((id, self.workers.get(id)?))), trial);
+        let drained = self.would_have(self.draining.iter().filter_map(|id| Some((id, self.workers.get(id)?))), trial);
         let supply = Supply { free: free as u32, holders, connected, drained };
         decide(&demand, &supply, self.timing.gather_ms, now)
     }
 
     /// Workers that may serve a trial, busy or not.
     fn connected_for(&self, trial: &Trial) -> u32 {
-        trial_would_have(self.workers.iter().filter(|(id, _)| !self.draining.contains(id)), trial)
+        self.would_have(self.workers.iter().filter(|(id, _)| !self.draining.contains(id)), trial)
     }
 
-    /// How many workers a new trial of this priority would find: those that are free or lent out, less what the waiting
+    /// How many workers a new trial of this sweep would find: those that are free or lent out, less what the waiting
     /// ones before it want. None, if one of these waits for workers to become free.
-    pub(super) fn vacant_for(&self, priority: i32) -> u32 {
-        let mut vacant = self.count_free() + self.lent();
-        let is_before = |trial: &Trial| matches!(trial.phase, Phase::Waiting { .. }) && trial.priority >= priority;
+    pub(super) fn vacant_for(&self, sweep: &Sweep) -> u32 {
+        let avoided = |(id, worker): &(&WorkerId, &Worker)| self.is_free(**id, worker) && self.avoids(sweep, **id);
+        let avoided = self.workers.iter().filter(avoided).count() as u32;
+        let mut vacant = self.count_free() - avoided + self.lent();
+        let is_before =
+            |trial: &Trial| matches!(trial.phase, Phase::Waiting { .. }) && trial.priority >= sweep.priority;
         for (_, trial) in self.trials.live().filter(|(_, trial)| is_before(trial)) {
             match vacant.checked_sub(trial.spec.workers) {
                 Some(left) => vacant = left,
@@ -146,6 +150,11 @@ impl Engine {
             }
         }
         vacant
+    }
+
+    /// How many of these workers are connected and not shunned by the trial.
+    fn would_have<'a>(&self, workers: impl Iterator<Item = (&'a WorkerId, &'a Worker)>, trial: &Trial) -> u32 {
+        workers.filter(|(id, worker)| worker.connected && !self.shuns(trial, **id)).count() as u32
     }
 
     fn keep_waiting(&mut self, id: &TrialId, new_reason: WaitReason, new_until: Option<Time>) {
@@ -161,9 +170,9 @@ impl Engine {
     /// Free workers that `id` does not shun, in the order in which it should take them: those with its state,
     /// those with none, those with another trial's.
     fn free_for(&self, id: &TrialId) -> Vec<WorkerId> {
-        let shunned = &self.trials[id].shunned;
+        let trial = &self.trials[id];
         let is_free = |(worker_id, worker): &(&WorkerId, &Worker)| {
-            self.is_free(**worker_id, worker) && !shunned.contains_key(worker_id)
+            self.is_free(**worker_id, worker) && !self.shuns(trial, **worker_id)
         };
         let free = self.workers.iter().filter(is_free);
         let mut ids: Vec<(u32, WorkerId)> = free
@@ -355,11 +364,6 @@ impl Engine {
             until: trial.until,
         }
     }
-}
-
-/// How many of these workers are connected and not shunned by the trial.
-fn trial_would_have<'a>(workers: impl Iterator<Item = (&'a WorkerId, &'a Worker)>, trial: &Trial) -> u32 {
-    workers.filter(|(id, worker)| worker.connected && !trial.shunned.contains_key(id)).count() as u32
 }
 
 impl Trial {

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::unfit::Fitness;
 use crate::batch::Length;
 use crate::engine::MetricValue;
 use crate::ids::{RunName, Step, Time};
@@ -35,6 +36,7 @@ pub(super) struct Sweep {
     pub(super) banked_ms: u64,
     /// Its time or its steps are used up.
     pub(super) is_out_of_time: bool,
+    pub(super) fitness: Fitness,
 }
 
 /// Where a sweep stands.
@@ -82,6 +84,7 @@ impl Sweep {
             phase: SweepPhase::Live { since: now },
             banked_ms: 0,
             is_out_of_time: false,
+            fitness: Fitness::default(),
         })
     }
 

@@ -61,11 +61,11 @@ impl Engine {
     /// Workers that are lent out and could serve `id`, in the order in which they are to be taken back: the widest group
     /// gives first.
     pub(super) fn lent_for(&self, id: &TrialId) -> Vec<(TrialId, WorkerId)> {
-        let shunned = &self.trials[id].shunned;
+        let taker = &self.trials[id];
         let mut lent: Vec<(Reverse<usize>, &TrialId, WorkerId)> = Vec::new();
         for (holder, trial) in self.trials.live().filter(|(_, trial)| self.gives_back(trial)) {
             let beyond = trial.phase.members().iter().enumerate().skip(trial.spec.workers as usize);
-            let usable = beyond.filter(|(_, member)| !shunned.contains_key(member) && !self.draining.contains(member));
+            let usable = beyond.filter(|(_, member)| !self.shuns(taker, **member) && !self.draining.contains(member));
             lent.extend(usable.map(|(rank, member)| (Reverse(rank - trial.spec.workers as usize), holder, *member)));
         }
         lent.sort();

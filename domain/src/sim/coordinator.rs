@@ -208,7 +208,7 @@ impl World<'_> {
                 self.tell(Event::RollbackRequested { trial, generation, step, cause: "loss is NaN".into() });
             }
             Report::AttemptEnded { trial, generation, outcome } => {
-                self.tell(Event::AttemptEnded { trial, generation, outcome });
+                self.tell(Event::AttemptEnded { trial, generation, outcome, worker: Some(worker) });
             }
         }
     }

@@ -3,7 +3,7 @@
 //! [`file`](super::file) never makes one that does not. A specification that travelled as JSON could hold anything, so
 //! whoever accepts one asks [`check`] first: everything later divides, allocates and loops by these numbers.
 
-use super::file::{EPOCHS_MAX, GLOBAL_BATCH_MAX, PRIORITY_MAX, STEPS_MAX, WORKERS_MAX};
+use super::file::{EPOCHS_MAX, GLOBAL_BATCH_MAX, PATH_BYTES_MAX, PRIORITY_MAX, STEPS_MAX, WORKERS_MAX};
 use super::{
     CheckpointSpec, DataSource, DataSpec, EarlyStoppingSpec, EvalSpec, Every, Holdout, JobSpec, ModelSpec,
     OptimizerRule, OptimizerSpec, ScheduleShape, ScheduleSpec, TrainSpec, VitSpec,
@@ -107,6 +107,11 @@ fn check_source(at: &str, source: &DataSource, wrong: &mut Wrong) {
         DataSource::ImageFolder { path } => vec![path],
     };
     for path in paths {
+        let bytes = path.as_os_str().len();
+        if bytes > PATH_BYTES_MAX {
+            wrong.0.push(format!("{at}: path of {bytes} bytes must be at most {PATH_BYTES_MAX} long"));
+            continue;
+        }
         wrong.unless(path.is_absolute(), || format!("{at}: path {} must be absolute", path.display()));
     }
 }

@@ -30,6 +30,8 @@ use crate::ids::{RUN_NAME_BYTES_MAX, RunName, RunNameError};
 
 /// The largest job file. A thousand times a long one, and little enough to parse at once.
 pub const FILE_BYTES_MAX: usize = 1 << 20;
+/// The longest path that Linux opens.
+pub(super) const PATH_BYTES_MAX: usize = 4096;
 
 /// The version of the format that is read.
 pub const VERSION: u64 = 1;
@@ -211,7 +213,13 @@ fn read_path(value: &Value<'_>, base: &Path) -> Option<PathBuf> {
     if text.is_empty() || text.contains('\0') {
         return value.problem("must be the path of a file or folder", None);
     }
-    Some(base.join(text))
+    let path = base.join(text);
+    let bytes = path.as_os_str().len();
+    if bytes > PATH_BYTES_MAX {
+        return value
+            .problem(format!("is {bytes} bytes long as a whole path, at most {PATH_BYTES_MAX} can be opened"), None);
+    }
+    Some(path)
 }
 
 fn read_holdout(value: &Value<'_>, base: &Path) -> Option<Holdout> {

@@ -109,7 +109,12 @@ fn report() -> impl Strategy<Value = Report> {
     let line = (any::<u64>(), ".{0,20}").prop_map(|(at_ms, text)| LogLine { at_ms, level: "warn".to_owned(), text });
     prop_oneof![
         (worker(), proptest::option::of(running)).prop_map(|(worker, running)| Report::Hello { worker, running }),
-        Just(Report::Heartbeat),
+        (proptest::option::of(any::<u64>()), proptest::option::of((any::<u64>(), any::<u64>()))).prop_map(
+            |(resident_bytes, pace)| {
+                let pace = pace.map(|(step_micros, outside_micros)| Pace { step_micros, outside_micros });
+                Report::Heartbeat(Vitals { resident_bytes, pace })
+            }
+        ),
         (group(), position()).prop_map(|((trial, generation), position)| Report::Formed {
             trial,
             generation,

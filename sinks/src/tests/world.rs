@@ -157,12 +157,13 @@ impl World {
         let (trial, generation) = (trial(run), Generation(generation));
         self.tell(Event::PartSaved { trial: trial.clone(), generation, part }).await;
         let outcome = AttemptOutcome::Completed { step: Step(100) };
-        self.tell(Event::AttemptEnded { trial, generation, outcome }).await;
+        self.tell(Event::AttemptEnded { trial, generation, outcome, worker: None }).await;
     }
 
     pub(super) async fn fail(&mut self, run: &str, generation: u64, cause: &str) {
         let outcome = AttemptOutcome::Failed { step: Step(1), cause: cause.to_owned() };
-        self.tell(Event::AttemptEnded { trial: trial(run), generation: Generation(generation), outcome }).await;
+        self.tell(Event::AttemptEnded { trial: trial(run), generation: Generation(generation), outcome, worker: None })
+            .await;
     }
 }
 

@@ -36,7 +36,7 @@ fn every_event(number: u64, float: f64, text: &str) -> Vec<Event> {
         blake3: "00".repeat(32),
         weights_sha256: "11".repeat(32),
     };
-    let ended = |outcome| Event::AttemptEnded { trial: trial.clone(), generation, outcome };
+    let ended = |outcome| Event::AttemptEnded { trial: trial.clone(), generation, outcome, worker: None };
     let passed = |deadline| Event::DeadlinePassed { deadline };
     let lost = |cause| Event::Lost { worker, cause };
     vec![

@@ -67,6 +67,14 @@ impl Model {
         goodput
     }
 
+    fn micros_before(&self, step: u64) -> u64 {
+        let micros = |record: &Record| match record {
+            Record::Step(r) if r.step.0 < step => r.micros,
+            Record::Step(_) | Record::Eval(_) => 0,
+        };
+        self.live().iter().map(micros).sum()
+    }
+
     /// Steps from 2 to 7 that were rolled back, by generation and step.
     fn rolled_back(&self) -> Vec<Record> {
         let mut back: Vec<&Record> =
@@ -222,6 +230,8 @@ fn the_store_agrees_with_the_model() {
             prop_assert!((effort.worker_seconds - seconds).abs() < 1e-9 * (1.0 + seconds));
             prop_assert_eq!((effort.steps, efforts.len()), (steps, usize::from(steps > 0)));
             prop_assert_eq!(runtime.block_on(store.goodput(&run)).unwrap(), model.goodput());
+            prop_assert_eq!(runtime.block_on(store.micros_before(&run, Step(u64::MAX))).unwrap(), model.micros_before(u64::MAX));
+            prop_assert_eq!(runtime.block_on(store.micros_before(&run, Step(5))).unwrap(), model.micros_before(5));
             prop_assert_eq!(runtime.block_on(read_rolled_back(&store, &run, limit)), model.rolled_back());
             prop_assert_eq!(runtime.block_on(read_ledger(&store, &run, limit)), model.ledger());
             prop_assert_eq!(runtime.block_on(read_history(&store, &run, limit)), model.history());

@@ -29,6 +29,8 @@ export interface Worker {
   rank: number | null;
   memory_bytes?: number | null;
   step_micros?: number | null;
+  /** Of `step_micros`, what was spent waiting for data and for the other ranks. */
+  outside_micros?: number | null;
 }
 
 export interface RunSummary {

@@ -1,4 +1,5 @@
 // What happens is on the page by itself, soon after.
+import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 
 import { ask, awake, liveSweep, measure, onPage, run, settled, tell, until, views } from "./browser.mjs";
@@ -44,6 +45,18 @@ describe("live", () => {
       await lag(page, "in the list of events that a run goes on", runGoesOn, lists, [run, newest]);
       await page.waitForFunction(rowSays, [run, ["waiting", "forming", "running"]]);
       await comesTo("running");
+    }));
+
+  test("the cluster shows how workers are doing, and who waits for whom", () =>
+    onPage("/", async (page) => {
+      const rows = page.getByRole("region", { name: "Workers" }).last().locator("tbody tr");
+      await until("memory and step times are there", async () => {
+        const texts = await rows.allTextContents();
+        return texts.every((text) => /\d [MG]iB/.test(text)) && texts.some((text) => /\d (µs|ms|s)\b/.test(text));
+      });
+      const ranks = page.getByLabel(`Step time of ${run}`).locator("li");
+      await until("both ranks have a bar", async () => (await ranks.count()) === 2);
+      assert.match(await ranks.first().innerText(), /rank 0[\s\S]*\d (µs|ms|s) \+ \d/);
     }));
 
   test("a run's view follows its steps and its state", () =>

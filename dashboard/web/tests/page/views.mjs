@@ -43,7 +43,12 @@ describe("views", () => {
       assert.ok(inked, "something is drawn");
       await page.getByRole("region", { name: "Checkpoints" }).first().locator("tbody tr").first().waitFor();
       assert.match(await page.getByLabel("Groups and failures").innerText(), /generation/);
+      await page.locator(".group-line .trouble").first().waitFor({ state: "attached" });
+      const troubles = await page.locator(".group-line .trouble title").allTextContents();
+      assert.ok(troubles.some((text) => /worker lost: worker [0-9a-f]{8} is gone/.test(text)), `lost workers are on the line: ${troubles}`);
       await page.locator(".marks-legend").getByText("rolled back").waitFor();
+      await page.getByLabel("X axis").selectOption("time");
+      await page.locator(".plot-foot").getByText("seconds of training").first().waitFor();
       await page.getByLabel("X axis").selectOption("epoch");
       await page.locator(".plot-foot").getByText("epoch").first().waitFor();
       await page.locator(".marks-legend").getByText("checkpoint", { exact: false }).first().waitFor();

@@ -9,7 +9,7 @@ import { readSearch } from "../../src/lib/search";
 import { bestSoFar, smooth } from "../../src/lib/smooth";
 import { surface } from "../../src/lib/surface";
 import { listOf, listText, rangeOf, rangeText, routeOf, runPath, withParameter } from "../../src/state/address";
-import { stragglers } from "../../src/views/cluster/stragglers";
+import { paces, stragglers } from "../../src/views/cluster/stragglers";
 import { ranksOf } from "../../src/views/run/log";
 import { between } from "../../src/views/run/series";
 import { brushesOf, brushesText } from "../../src/views/sweep/brush";
@@ -200,10 +200,12 @@ test("who wrote a line has the rank of the newest group that it was in", () => {
   expect(said).toEqual(["aaaaaaaa rank 0 of generation 1", "bbbbbbbb rank 0 of generation 2", "cccccccc rank 0 of generation 3"]);
 });
 
-test("stragglers are slower than the middle of their own group", () => {
-  const of = (id: string, run: string, step_micros: number | null) => ({ id, run, step_micros, connected: true }) as Worker;
-  const workers = [of("a", "x", 10), of("b", "x", 11), of("c", "x", 20), of("d", "y", 90), of("e", "x", null)];
+test("stragglers are busier than the middle of their own group, whatever they wait", () => {
+  const of = (id: string, run: string, rank: number | null, step_micros: number | null, outside_micros: number | null) =>
+    ({ id, run, rank, step_micros, outside_micros, connected: true }) as Worker;
+  const workers = [of("a", "x", 1, 30, 20), of("b", "x", 0, 30, 19), of("c", "x", 2, 30, 10), of("d", "y", 0, 90, 0), of("e", "x", 3, null, null)];
   expect([...stragglers(workers)]).toEqual(["c"]);
+  expect(paces(workers).get("x")?.map(({ rank, busy, waiting }) => [rank, busy, waiting])).toEqual([[0, 11, 19], [1, 10, 20], [2, 20, 10]]);
 });
 
 test("the surface is the mean of what is near, and unknown where nothing is", () => {

@@ -65,7 +65,7 @@ impl Cluster {
             let Event::PartSaved { part, .. } = event else { unreachable!() };
             self.tell(Event::PartSaved { trial: trial.clone(), generation, part });
         }
-        self.tell(Event::AttemptEnded { trial: trial.clone(), generation, outcome });
+        self.tell(Event::AttemptEnded { trial: trial.clone(), generation, outcome, worker: None });
         let (manifest, blake3, weights_sha256) = (format!("{run}/{step}"), "b".into(), "w".into());
         self.tell(Event::Committed { trial, generation, step, manifest, blake3, weights_sha256 });
     }

@@ -177,7 +177,7 @@ fn committed(generation: u64, step: u64) -> Event {
 }
 
 fn ended(generation: u64, outcome: AttemptOutcome) -> Event {
-    Event::AttemptEnded { trial: trial(), generation: Generation(generation), outcome }
+    Event::AttemptEnded { trial: trial(), generation: Generation(generation), outcome, worker: None }
 }
 
 fn completed(generation: u64, step: u64) -> Event {

@@ -132,7 +132,7 @@ impl Cluster {
         self.waiting.push_back(Event::Formed { trial: trial.clone(), generation, position });
         if (self.fails)(&trial.run) {
             let outcome = AttemptOutcome::Failed { step: Step(from), cause: "out of memory".to_owned() };
-            return self.waiting.push_back(Event::AttemptEnded { trial, generation, outcome });
+            return self.waiting.push_back(Event::AttemptEnded { trial, generation, outcome, worker: None });
         }
         let to = rest.unwrap_or(TOTAL).min(TOTAL);
         let step = Step(to);
@@ -162,7 +162,7 @@ impl Cluster {
             true => AttemptOutcome::Completed { step },
             false => AttemptOutcome::Rested { step },
         };
-        self.waiting.push_back(Event::AttemptEnded { trial, generation, outcome });
+        self.waiting.push_back(Event::AttemptEnded { trial, generation, outcome, worker: None });
     }
 
     fn view(&self) -> SweepView {

@@ -6,7 +6,7 @@ import { Command, Empty, Loading, Name, Panel, Problem, Progress, Said, Stat, St
 import { RunActions, SweepActions, WorkerActions } from "../actions";
 import { TrialCounts } from "../trial_counts";
 import { Events, useEvents } from "./events";
-import { stragglers } from "./stragglers";
+import { paces, stragglers, type RankPace } from "./stragglers";
 
 /** Everything at one moment: workers, runs, sweeps and what happened. */
 export function ClusterView() {
@@ -55,6 +55,7 @@ export function ClusterView() {
           <Workers workers={data.workers} after={reload} />
         )}
       </Panel>
+      <Paces workers={data.workers} />
       <Events of={events} />
     </div>
   );
@@ -243,11 +244,7 @@ function Workers({ workers, after }: { workers: Worker[]; after: () => void }) {
               </td>
               <td class="n">{bytes(worker.memory_bytes)}</td>
               <td class="n">
-                {slow.has(worker.id) && (
-                  <span class="tag tag-warn" title="Much slower than the middle of its group">
-                    straggler
-                  </span>
-                )}{" "}
+                {slow.has(worker.id) && <Straggler />}{" "}
                 {typeof worker.step_micros === "number" ? duration(worker.step_micros / 1000) : NOTHING}
               </td>
               <td class="actions">
@@ -258,6 +255,68 @@ function Workers({ workers, after }: { workers: Worker[]; after: () => void }) {
         </tbody>
       </table>
     </TableFrame>
+  );
+}
+
+function Straggler() {
+  return (
+    <span class="tag tag-warn" title="Much longer in the model than the middle of its group: the others wait for it">
+      straggler
+    </span>
+  );
+}
+
+/** So many groups are drawn. */
+const GROUPS_SHOWN = 12;
+
+/** What the newest step took on each rank: in the model, and waiting. */
+function Paces({ workers }: { workers: Worker[] }) {
+  const groups = [...paces(workers)].filter(([, ranks]) => ranks.length > 1);
+  if (groups.length === 0) return null;
+  return (
+    <Panel
+      title="Step time by rank"
+      note={groups.length > GROUPS_SHOWN ? `the first ${GROUPS_SHOWN} of ${groups.length} groups` : ""}
+      tools={
+        <span class="pace-legend">
+          <i class="swatch-box pace-busy" /> in the model <i class="swatch-box pace-waiting" /> waiting for data and others
+        </span>
+      }
+    >
+      <div class="paces">
+        {groups.slice(0, GROUPS_SHOWN).map(([run, ranks]) => (
+          <section key={run} aria-label={`Step time of ${run}`}>
+            <h3>
+              <a href={runPath(run)}>
+                <Name>{run}</Name>
+              </a>
+            </h3>
+            <ul>
+              {ranks.map((one) => (
+                <Rank key={one.rank} pace={one} most={Math.max(1, ...ranks.map(({ busy, waiting }) => busy + waiting))} />
+              ))}
+            </ul>
+          </section>
+        ))}
+      </div>
+    </Panel>
+  );
+}
+
+function Rank({ pace: { worker, rank, busy, waiting, straggler }, most }: { pace: RankPace; most: number }) {
+  return (
+    <li>
+      <span class="pace-rank" title={`${worker.id} on ${worker.host}`}>
+        rank {rank}
+      </span>
+      <span class="pace-bar" aria-hidden="true">
+        <i class={straggler ? "pace-busy pace-slow" : "pace-busy"} style={{ width: `${(busy / most) * 100}%` }} />
+        <i class="pace-waiting" style={{ width: `${(waiting / most) * 100}%` }} />
+      </span>
+      <span class="pace-text">
+        {duration(busy / 1000)} <span class="muted">+ {duration(waiting / 1000)}</span> {straggler && <Straggler />}
+      </span>
+    </li>
   );
 }
 

@@ -1,22 +1,42 @@
 import type { Worker } from "../../api/types";
 
-/** So many times as long as the middle of its group takes a straggler for a step. */
+/** What a rank's newest step took. */
+export interface RankPace {
+  worker: Worker;
+  rank: number;
+  /** In the model, in microseconds: what the others may wait for. */
+  busy: number;
+  /** For data and for the others. */
+  waiting: number;
+  /** Much busier than the middle of its group. */
+  straggler: boolean;
+}
+
+/** So many times as long as the middle of its group a straggler is busy for a step. */
 const SLOW = 1.3;
 
-/** The workers that are much slower than the middle of their group; groups of one have none. */
-export function stragglers(workers: readonly Worker[]): Set<string> {
-  const groups = new Map<string, { id: string; micros: number }[]>();
-  for (const { id, run, step_micros: micros, connected } of workers) {
-    if (run === null || typeof micros !== "number" || !connected) continue;
+/** The ranks of each run that told what their newest step took, by rank. A rank of a group of one waits for nobody. */
+export function paces(workers: readonly Worker[]): Map<string, RankPace[]> {
+  const groups = new Map<string, RankPace[]>();
+  for (const worker of workers) {
+    const { run, rank, connected, step_micros: step, outside_micros: outside } = worker;
+    if (run === null || rank === null || !connected || typeof step !== "number") continue;
+    const waiting = Math.min(step, outside ?? 0);
     const group = groups.get(run) ?? [];
     groups.set(run, group);
-    group.push({ id, micros });
+    group.push({ worker, rank, busy: step - waiting, waiting, straggler: false });
   }
-  const slow = new Set<string>();
   for (const group of groups.values()) {
-    const sorted = group.map(({ micros }) => micros).sort((a, b) => a - b);
+    group.sort((a, b) => a.rank - b.rank);
+    const sorted = group.map(({ busy }) => busy).sort((a, b) => a - b);
     const middle = sorted[Math.floor((sorted.length - 1) / 2)] ?? 0;
-    for (const { id, micros } of group) if (micros > middle * SLOW) slow.add(id);
+    for (const one of group) one.straggler = one.busy > middle * SLOW;
   }
-  return slow;
+  return groups;
+}
+
+/** The ids of the workers that the others of their groups wait for. */
+export function stragglers(workers: readonly Worker[]): Set<string> {
+  const slow = [...paces(workers).values()].flat().filter(({ straggler }) => straggler);
+  return new Set(slow.map(({ worker }) => worker.id));
 }
