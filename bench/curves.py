@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Records learning curves for bench/tables.py: trains the grid of bench/curves/digits-vit.yaml and writes a Parquet file.
+"""Records learning curves for bench/tables.py: trains a grid, bench/curves/NAME.yaml, and writes bench/curves/NAME.parquet.
 
-    cargo build --release && python3 bench/curves.py
+    cargo build --release && python3 bench/curves.py digits-wide
 
-576 Vision Transformers on the digits, 27 epochs each at a constant rate, evaluated on the held-out fifth after every epoch: about a quarter of
-an hour on two free cores. The result, bench/curves/digits-vit.parquet, is kept with the sources, so that this need not be
-repeated. One row for each trial: its configuration, its steps, and as lists the steps of its evaluations, their losses and
-accuracies. The metadata of the file says where it comes from. `--state-dir` goes on with a sweep that was interrupted.
+`digits-vit`: 576 Vision Transformers on the digits, 27 epochs each, about a quarter of an hour on two free cores.
+`digits-wide`: 528 of them over a wider space, 81 epochs each, about half an hour. Both train at a constant rate and are
+evaluated after every epoch. The files are kept with the sources, so that this need not be repeated. One row for each trial:
+its configuration, its steps, and as lists the steps of its evaluations, their losses and accuracies. The metadata of a file
+says where it comes from. `--state-dir` goes on with a sweep that was interrupted.
 """
 
 import argparse
@@ -22,9 +23,8 @@ import tempfile
 
 import result
 
-SWEEP = result.ROOT / "bench" / "curves" / "digits-vit.yaml"
-TABLE = result.ROOT / "bench" / "curves" / "digits-vit.parquet"
-NAME = "digits-curves"
+CURVES = result.ROOT / "bench" / "curves"
+TABLES = ("digits-vit", "digits-wide")
 
 
 def python_with_pyarrow() -> str:
@@ -58,6 +58,7 @@ def evaluations(state: pathlib.Path) -> dict[str, list[tuple[int, float, float]]
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("table", choices=TABLES)
     parser.add_argument("--binary", default=str(result.ROOT / "target" / "release" / "phalanx"))
     parser.add_argument("--state-dir", type=pathlib.Path)
     parser.add_argument("--commit", help="the commit that the binary was built from, if it is not this one")
@@ -68,6 +69,7 @@ def main() -> None:
     import pyarrow
     import pyarrow.parquet
 
+    file, table_file = CURVES / f"{arguments.table}.yaml", CURVES / f"{arguments.table}.parquet"
     state = arguments.state_dir or pathlib.Path(tempfile.mkdtemp(prefix="phalanx-curves-"))
 
     def phalanx(*command: str) -> dict:
@@ -75,9 +77,9 @@ def main() -> None:
         return json.loads(text)
 
     if not (state / "phalanx.db").exists():
-        command = [arguments.binary, "sweep", str(SWEEP), "--state-dir", str(state)]
+        command = [arguments.binary, "sweep", str(file), "--state-dir", str(state)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    sweep = phalanx("sweep", "show", NAME, "--json")
+    sweep = phalanx("sweep", "show", arguments.table, "--json")
     version = subprocess.run([arguments.binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
     curves = evaluations(state)
@@ -100,14 +102,14 @@ def main() -> None:
             table = table.set_column(index, name, table.column(index).cast(pyarrow.list_(kind)))
     origin = {
         "what": "learning curves of small Vision Transformers, one row for each configuration of a grid",
-        "data": "UCI optical recognition of handwritten digits, as in datasets/digits; a fifth of it held out",
+        "data": "UCI optical recognition of handwritten digits, as in datasets/digits; part of it held out, see the sweep",
         "recorded with": f"{version}, commit {arguments.commit or result.commit()}, bench/curves.py",
         "machine": result.machine(),
-        "sweep": SWEEP.read_text(),
+        "sweep": file.read_text(),
     }
     table = table.replace_schema_metadata({key: value.encode() for key, value in origin.items()})
-    pyarrow.parquet.write_table(table, TABLE, compression="zstd")
-    print(f"{TABLE.relative_to(result.ROOT)}: {table.num_rows} trials, {TABLE.stat().st_size} bytes")
+    pyarrow.parquet.write_table(table, table_file, compression="zstd")
+    print(f"{table_file.relative_to(result.ROOT)}: {table.num_rows} trials, {table_file.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

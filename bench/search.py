@@ -3,6 +3,10 @@
 
     cargo build --release -p domain --example search_bench && python3 bench/search.py
 
+A median is no worse than Optuna's, or it is, and then the column p says how likely so much worse runs are between searchers that
+are alike (Mann-Whitney U, one-sided): the goal is that no cell is significantly worse (p < 0.05), and of equal searchers each
+would have half of the better medians. Over so many cells some fall below 0.05 by chance.
+
 Trials finish in the order they began, and each is replaced when it finishes, on both sides. Optuna comes from a virtual
 environment that is made when there is none; `--python PATH` names an interpreter that has it (with torch, for its
 Gaussian process). `--only tpe` restricts the searchers, `--seeds`, `--gp-seeds` set how many runs, `--peer-cache FILE` keeps the peer's runs.
@@ -24,6 +28,7 @@ import result
 
 NOTED = (50, 100, 200)
 PENDING = (1, 10, 100)
+SIGNIFICANT = 0.05
 BOUNDS = {
     "branin": [(-5.0, 10.0), (0.0, 15.0)],
     "hartmann6": [(0.0, 1.0)] * 6,
@@ -155,16 +160,43 @@ def shown(values: tuple[float, float, float]) -> str:
     return f"{middle:.4g} ({low:.4g} to {high:.4g})"
 
 
-def not_worse(ours: tuple[float, float, float], theirs: tuple[float, float, float]) -> bool:
-    """Medians closer than a thousandth of the peer's spread do not differ, nor those closer than a ten-thousandth of their size."""
-    return ours[1] <= theirs[1] + max(1e-3 * (theirs[2] - theirs[0]), 1e-4 * abs(theirs[1]))
+def compared(ours: list[float], theirs: list[float]) -> dict:
+    """What a cell says: quartiles, whether the median is no worse, and how likely it is that runs of equals are so much worse.
+
+    Medians closer than a thousandth of the peer's spread do not differ, nor those closer than a ten-thousandth of their size.
+    """
+    from scipy.stats import mannwhitneyu
+
+    mine, peer = quartiles(ours), quartiles(theirs)
+    better = mine[1] <= peer[1] + max(1e-3 * (peer[2] - peer[0]), 1e-4 * abs(peer[1]))
+    chance = float(mannwhitneyu(ours, theirs, alternative="greater").pvalue) if set(ours) != set(theirs) else 1.0
+    return {"ours": mine, "theirs": peer, "peer_seeds": len(theirs), "median_met": better, "p": chance, "met": chance >= SIGNIFICANT}
 
 
-def summary(runs: list[dict]) -> dict[tuple, list[tuple[float, float, float]]]:
+def shown_cell(cell: dict) -> list[str]:
+    verdict = "yes" if cell["median_met"] else "no, by chance" if cell["met"] else "NO"
+    return [shown(cell["ours"]), f"{shown(cell['theirs'])} ({cell['peer_seeds']})", verdict, f"{cell['p']:.2f}"]
+
+
+def told(cells: list[dict]) -> str:
+    better, worse = sum(cell["median_met"] for cell in cells), sum(not cell["met"] for cell in cells)
+    return f"Of {len(cells)} cells {better} have a median no worse than Optuna's, and {worse} are significantly worse."
+
+
+def summary(runs: list[dict]) -> dict[tuple, list[list[float]]]:
+    """For each cell the best losses of all its runs, at each number of trials."""
     cells = collections.defaultdict(list)
     for run in runs:
         cells[run["searcher"], run["function"], run["pending"]].append(run["best"])
-    return {key: [quartiles([best[i] for best in bests]) for i in range(len(NOTED))] for key, bests in cells.items()}
+    return {key: [list(best) for best in zip(*bests)] for key, bests in cells.items()}
+
+
+def under_peer(python: str) -> None:
+    """Goes on under an interpreter that has SciPy."""
+    try:
+        import scipy  # noqa: F401
+    except ModuleNotFoundError:
+        os.execv(python, [python, *sys.argv])
 
 
 def main() -> None:
@@ -176,6 +208,7 @@ def main() -> None:
     parser.add_argument("--gp-seeds", type=int, default=5)
     parser.add_argument("--peer-cache", type=pathlib.Path)
     arguments = parser.parse_args()
+    under_peer(peer_python(arguments.python))
     searchers = arguments.only or list(PEERS)
 
     def seeds_of_peer(searcher: str) -> int:
@@ -200,41 +233,31 @@ def main() -> None:
     ours = [run for s in searchers for p in PENDING for run in own_runs(arguments.binary, s, p, arguments.seeds)]
 
     our_cells, their_cells = summary(ours), summary(theirs)
-    lines = [
-        "# Searchers beside Optuna's",
-        "",
-        "Best loss after so many trials: median (quartiles). Lower is better.",
-        f"{arguments.seeds} seeds, {arguments.gp_seeds} of Optuna's Gaussian process. {result.machine()}.",
-        "",
-        "| searcher | function | pending | trials | ours | Optuna | not worse |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    cells, as_good = [], 0
+    rows, cells = [], []
     for (searcher, function, pending), mine in our_cells.items():
         peers = their_cells.get((searcher, function, pending))
         if peers is None:
             continue
-        for trials, (low, middle, high), (peer_low, peer_middle, peer_high) in zip(NOTED, mine, peers):
-            ours_here, theirs_here = (low, middle, high), (peer_low, peer_middle, peer_high)
-            met = not_worse(ours_here, theirs_here)
-            as_good += met
-            row = [searcher, function, str(pending), str(trials), shown(ours_here), shown(theirs_here), "yes" if met else "NO"]
-            lines.append("| " + " | ".join(row) + " |")
-            cells.append(
-                {
-                    "searcher": searcher,
-                    "peer": PEERS[searcher],
-                    "function": function,
-                    "pending": pending,
-                    "trials": trials,
-                    "ours": [low, middle, high],
-                    "theirs": [peer_low, peer_middle, peer_high],
-                    "met": bool(met),
-                }
-            )
+        for trials, ours_here, theirs_here in zip(NOTED, mine, peers):
+            cell = {"searcher": searcher, "peer": PEERS[searcher], "function": function, "pending": pending, "trials": trials}
+            cell |= compared(ours_here, theirs_here)
+            cells.append(cell)
+            rows.append("| " + " | ".join([searcher, function, str(pending), str(trials), *shown_cell(cell)]) + " |")
+    lines = [
+        "# Searchers beside Optuna's",
+        "",
+        "Best loss after so many trials: median (quartiles). Lower is better.",
+        f"{arguments.seeds} seeds; Optuna's in brackets. {result.machine()}.",
+        told(cells),
+        "",
+        "| searcher | function | pending | trials | ours | Optuna | not worse | p |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+    ]
     print("\n".join(lines))
     name = "search" if searchers == list(PEERS) else "search-" + "-".join(searchers)
-    met = result.write(name, [as_good / len(cells)], "share of medians not worse than Optuna's", "higher", 1.0)
+    share = sum(cell["met"] for cell in cells) / len(cells)
+    met = result.write(name, [share], "share of cells not significantly worse than Optuna's", "higher", 1.0)
     path = result.RESULTS / f"{name}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "cells": cells}, indent=2) + "\n")
     (result.RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")

@@ -90,7 +90,7 @@ def searches(arguments, folder: pathlib.Path, python: str) -> tuple[list[dict], 
         theirs[key(run)[:3]].append(run["best"])
 
     cells = []
-    lines = ["| problem | searcher | pending | trials | ours | Optuna (seeds) | not worse |", "|---|---|---|---|---|---|---|"]
+    lines = ["| problem | searcher | pending | trials | ours | Optuna (seeds) | not worse | p |", "|---|---|---|---|---|---|---|---|"]
     for problem in PROBLEMS:
         for searcher in ("random", *search.PEERS):
             for pending in PENDING:
@@ -98,13 +98,15 @@ def searches(arguments, folder: pathlib.Path, python: str) -> tuple[list[dict], 
                 runs = lines_of(arguments.binary, f"{folder / problem}.json", "search", searcher, str(pending), seeds)
                 peers = theirs.get((searcher, problem, pending))
                 for index, trials in enumerate(search.NOTED):
-                    ours = search.quartiles([run["best"][index] for run in runs])
-                    cell = {"problem": problem, "searcher": searcher, "pending": pending, "trials": trials, "ours": ours}
-                    shown = [problem, searcher, str(pending), str(trials), search.shown(ours), "", ""]
+                    ours = [run["best"][index] for run in runs]
+                    cell = {"problem": problem, "searcher": searcher, "pending": pending, "trials": trials}
+                    shown = [problem, searcher, str(pending), str(trials)]
                     if peers:
-                        their = search.quartiles([best[index] for best in peers])
-                        cell |= {"peer": search.PEERS[searcher], "peer_seeds": len(peers), "theirs": their, "met": search.not_worse(ours, their)}
-                        shown[5:] = [f"{search.shown(their)} ({len(peers)})", "yes" if cell["met"] else "NO"]
+                        cell |= {"peer": search.PEERS[searcher], **search.compared(ours, [best[index] for best in peers])}
+                        shown += search.shown_cell(cell)
+                    else:
+                        cell["ours"] = search.quartiles(ours)
+                        shown += [search.shown(cell["ours"]), "", "", ""]
                     cells.append(cell)
                     lines.append("| " + " | ".join(shown) + " |")
     return cells, lines
@@ -128,7 +130,7 @@ def halvings(arguments, folder: pathlib.Path) -> tuple[list[dict], list[str]]:
         good = good_enough(problem, losses)
         share = sum(curve[-1] <= good for curve in losses)
         for eta in (3, 4):
-            runs = lines_of(arguments.binary, str(file), "halving", str(eta), repr(good), f"0..{arguments.halving_seeds}")
+            runs = lines_of(arguments.binary, str(file), "halving", "random", str(eta), repr(good), f"0..{arguments.halving_seeds}")
             # What is never reached takes for ever; a median of that has the ratio 0.
             halving, random = (quartile_runs([run[key] for run in runs]) for key in ("halving", "random"))
             ratio = random[1] / halving[1]
@@ -150,6 +152,7 @@ def main() -> None:
     parser.add_argument("--no-peer", action="store_true")
     arguments = parser.parse_args()
     python = search.peer_python(arguments.python)
+    search.under_peer(python)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         subprocess.run([python, str(pathlib.Path(__file__).resolve()), "--write", name], check=True)

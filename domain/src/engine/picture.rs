@@ -154,7 +154,8 @@ pub(super) fn sweep_state(sweep: &Sweep) -> RunState {
         SweepPhase::Live { .. } => RunState::Running,
         SweepPhase::Stopping => RunState::Stopping,
         SweepPhase::Stopped { .. } => RunState::Stopped,
-        SweepPhase::Ended { reason: FinishReason::TooManyFailures { .. }, .. } => RunState::Failed,
+        SweepPhase::Ended { reason: FinishReason::TooManyFailures { .. }, .. }
+        | SweepPhase::Ended { is_blind: true, .. } => RunState::Failed,
         SweepPhase::Ended { .. } => RunState::Completed,
     }
 }

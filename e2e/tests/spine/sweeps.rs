@@ -266,6 +266,30 @@ fn a_sweep_is_stopped_and_resumed_by_its_name() {
 }
 
 #[test]
+fn a_sweep_without_a_number_for_its_metric_fails_and_says_why() {
+    let lacking = |mode: &str| {
+        let place = Place::new();
+        let file = write_sweep(&place, ", max_failed: 3");
+        let path = place.path().join(file);
+        let sweep = fs::read_to_string(&path).expect("a file");
+        let sweep = sweep.replace("[1e-4, 0.1]", "[1e37, 1e38]").replace("global_batch: 64", mode);
+        fs::write(&path, sweep).expect("a file");
+        let output = place.run(&["sweep", file, "--workers", "2", "--threads", "1"]);
+        assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
+        (shown(&place), text(&output.stderr))
+    };
+    let (sweep, said) = lacking("global_batch: 64, on_non_finite: stop");
+    let cause = "3 trials failed one after the other, the last with: after step 1: step 2 has loss NaN and gradient norm NaN; \
+                 lower schedule.lr, or set train.on_non_finite to skip or rollback";
+    assert!(said.contains(cause), "{said}");
+    assert!(sweep["trials"].as_array().expect("trials").iter().all(|trial| trial["state"] == "failed"), "{sweep}");
+
+    let (sweep, said) = lacking("global_batch: 64, on_non_finite: skip");
+    assert!(said.contains("all 12 trials came to their end; no trial has a number for eval_loss"), "{said}");
+    assert_eq!(sweep["trials"].as_array().expect("trials").len(), 12);
+}
+
+#[test]
 fn what_cannot_be_swept_is_said_before_it_begins() {
     let place = Place::new();
     let file = write_sweep(&place, ", max_concurent: 2");

@@ -463,7 +463,7 @@ fn a_metric_that_is_not_a_number_or_never_told_ends_the_sweep_all_the_same() {
                 assert!(events < 100_000, "the sweep does not come to an end");
             }
             let view = cluster.view();
-            assert_eq!(view.state, RunState::Completed, "{more}: {}", view.reason);
+            assert_eq!(view.state, RunState::Failed, "{more}: {}", view.reason);
             assert!(view.reason.ends_with("; no trial has a number for eval_loss"), "{}", view.reason);
             assert!(view.trials.iter().all(|trial| trial.state != TrialState::Training));
         }
