@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     pub(crate) recovery: Histogram,
     workers_lost: [Counter; LOST.len()],
     workers: Gauge,
+    sinks_behind: Gauge,
     runs: [Gauge; RUN_STATES.len()],
     trials: [Gauge; TRIAL_STATES.len()],
     process: Process,
@@ -114,6 +115,11 @@ impl Metrics {
             recovery: make
                 .histogram("phalanx_recovery_seconds", "Time from the loss of a group until steps were made again."),
             workers_lost: LOST.map(lost),
+            sinks_behind: make.gauge(
+                "phalanx_sinks_behind",
+                "Sinks that are not up to date and cannot be reached.",
+                &[],
+            ),
             workers: make.gauge("phalanx_workers_connected", "Workers that are connected.", &[]),
             runs: RUN_STATES.map(of_run),
             trials: TRIAL_STATES.map(of_trial),
@@ -151,8 +157,9 @@ impl Metrics {
         self.handle.run_upkeep();
     }
 
-    /// Everything in the text format of Prometheus, with `picture` as what is there now.
-    pub(crate) fn render(&self, picture: &Picture) -> String {
+    /// Everything in the text format of Prometheus, with `picture` as what is there now, and so many sinks in trouble.
+    pub(crate) fn render(&self, picture: &Picture, troubled: usize) -> String {
+        self.sinks_behind.set(troubled as f64);
         self.workers.set(picture.workers().iter().filter(|worker| worker.connected).count() as f64);
         let mut runs = [0_u32; RUN_STATES.len()];
         for run in picture.runs() {

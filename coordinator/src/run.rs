@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sinks::{Behind, Pace};
+use sinks::{Behind, Board, Pace};
 use store::{CheckpointError, CheckpointStore, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -86,8 +86,10 @@ pub async fn run(
     };
     let (driver, handle) = Driver::start(parts, journal).await?;
     tasks.spawn(metrics::keep_tidy(metrics.clone(), ending.clone()));
+    let board = Board::default();
     if let Some(http) = http {
-        let source = HttpSource::new(handle.clone(), store.clone(), checkpoints.clone(), driver.clock(), metrics);
+        let source =
+            HttpSource::new(handle.clone(), store.clone(), checkpoints.clone(), driver.clock(), metrics, board.clone());
         tasks.spawn(serve_dashboard(http, source, ending.clone()));
     }
     let pictures = handle.picture();
@@ -95,8 +97,11 @@ pub async fn run(
     let control = ControlService::new(handle.clone(), store.clone(), checkpoints, driver.clock());
     let worker_link = WorkerLinkService::new(handle, tasks.clone(), ending.clone());
     let no_more_comes = CancellationToken::new();
-    let followed = sinks::follow(sinks, secrets, store.clone(), pictures, Pace::default(), no_more_comes.clone());
-    let sinking = tokio::spawn(followed);
+    let (followed, until) = (store.clone(), no_more_comes.clone());
+    let sinking =
+        tokio::spawn(
+            async move { sinks::follow(sinks, secrets, followed, pictures, Pace::default(), &board, until).await },
+        );
     let published = Address::publish(&state_dir, address).map_err(cannot)?;
     info!(%address, state_dir = %state_dir.display(), "coordinator started");
 

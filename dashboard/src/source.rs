@@ -31,6 +31,9 @@ pub trait Source: Send + Sync + 'static {
     /// The time, as events are stamped with it.
     fn now(&self) -> Time;
 
+    /// How the sinks are doing.
+    fn sinks(&self) -> Vec<SinkStanding>;
+
     /// All metrics in the text format of Prometheus.
     fn metrics(&self) -> String;
 
@@ -64,6 +67,17 @@ pub trait Source: Send + Sync + 'static {
 
     /// Takes in what a user asks for; returns once it is durable and can be seen.
     fn take(&self, event: Event) -> Answer<'_, ()>;
+}
+
+/// How a sink is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SinkStanding {
+    /// As it was named, without what may be secret.
+    pub sink: String,
+    /// Why it is not up to date.
+    pub trouble: Option<String>,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since: Option<u64>,
 }
 
 /// Where a page begins.

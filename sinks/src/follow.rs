@@ -19,9 +19,10 @@ use tracing::{info, warn};
 
 use crate::http::HttpError;
 use crate::mlflow::Mlflow;
+use crate::standing::Place;
 use crate::tensorboard::TensorBoard;
 use crate::webhook::Webhook;
-use crate::{Secrets, Sink};
+use crate::{Board, Secrets, Sink};
 
 /// How often sinks do what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,20 +106,23 @@ impl Following {
     }
 }
 
-/// Keeps `sinks` up to date until `stop`, and once more after that. Tells which of them lack something then.
+/// Keeps `sinks` up to date until `stop`, and once more after that. Tells which of them lack something then. How they are doing
+/// meanwhile is on `board`.
 pub async fn follow(
     sinks: Vec<Sink>,
     secrets: Secrets,
     store: Store,
     pictures: Pictures,
     pace: Pace,
+    board: &Board,
     stop: CancellationToken,
 ) -> Vec<Behind> {
     let mut tasks = JoinSet::new();
     for sink in sinks {
         let (secrets, store, pictures, stop) = (secrets.clone(), store.clone(), pictures.clone(), stop.clone());
+        let place = board.add(&sink);
         tasks.spawn(async move {
-            let cause = follow_one(&sink, secrets, store, pictures, pace, stop).await.err()?;
+            let cause = follow_one(&sink, secrets, store, pictures, pace, place, stop).await.err()?;
             Some(Behind { sink: sink.to_string(), cause: cause.to_string() })
         });
     }
@@ -131,6 +135,7 @@ async fn follow_one(
     store: Store,
     mut pictures: Pictures,
     pace: Pace,
+    place: Place,
     stop: CancellationToken,
 ) -> Result<(), Trouble> {
     let mut following = None;
@@ -144,6 +149,7 @@ async fn follow_one(
             looked = look(sink, &secrets, &store, &picture, &pictures, &mut following) => looked,
             () = end_of_patience(&stop, pace.last_chance) => Err(Trouble::CutOff),
         };
+        place.set(looked.as_ref().err().map(Trouble::to_string));
         match &looked {
             Ok(()) if std::mem::take(&mut is_troubled) => info!(%sink, "the sink is up to date again"),
             Ok(()) => {}

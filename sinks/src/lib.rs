@@ -14,6 +14,7 @@ mod mlflow;
 mod points;
 mod secrets;
 mod sink;
+mod standing;
 pub mod tensorboard;
 #[cfg(test)]
 mod tests;
@@ -23,3 +24,4 @@ pub use follow::{Behind, Pace, follow};
 pub use points::points;
 pub use secrets::{SecretError, Secrets};
 pub use sink::{Sink, SinkError};
+pub use standing::{Board, Standing};

@@ -7,7 +7,7 @@ mod samplers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashboard::{Answer, Failure, LogLine, LogQuery, ModelLayer, Series, SeriesQuery, Source, Start};
+use dashboard::{Answer, Failure, LogLine, LogQuery, ModelLayer, Series, SeriesQuery, SinkStanding, Source, Start};
 use domain::audit::AuditReport;
 use domain::engine::Event;
 use domain::ids::{RunName, Step, Time};
@@ -16,6 +16,7 @@ use domain::record::Record;
 use domain::results::{self, Goodput, Results};
 use domain::search::study::Fact;
 use domain::timeline::{self, Moment, OfRun};
+use sinks::{Board, Standing};
 use store::{CheckpointStore, Layer, LogFilter, LogPage, PAGE_MAX, Store, StoreError};
 use tokio::sync::watch;
 
@@ -43,6 +44,7 @@ pub(crate) struct HttpSource {
     checkpoints: CheckpointStore,
     clock: Clock,
     metrics: Metrics,
+    sinks: Board,
     results: Fresh<Results>,
     audits: Fresh<AuditReport>,
     samplers: Samplers,
@@ -55,9 +57,10 @@ impl HttpSource {
         checkpoints: CheckpointStore,
         clock: Clock,
         metrics: Metrics,
+        sinks: Board,
     ) -> Self {
         let (results, audits) = (Fresh::new(RESULTS_AGE), Fresh::new(AUDIT_AGE));
-        Self { driver, store, checkpoints, clock, metrics, results, audits, samplers: Samplers::default() }
+        Self { driver, store, checkpoints, clock, metrics, sinks, results, audits, samplers: Samplers::default() }
     }
 
     fn picture(&self) -> Arc<Picture> {
@@ -176,8 +179,16 @@ impl Source for HttpSource {
         self.clock.now()
     }
 
+    fn sinks(&self) -> Vec<SinkStanding> {
+        let shown = |Standing { sink, trouble }| {
+            let (trouble, since) = trouble.unzip();
+            SinkStanding { sink, trouble, since }
+        };
+        self.sinks.standings().into_iter().map(shown).collect()
+    }
+
     fn metrics(&self) -> String {
-        self.metrics.render(&self.picture())
+        self.metrics.render(&self.picture(), self.sinks.troubled())
     }
 
     fn moments(&self, start: Start, limit: usize, run: Option<RunName>) -> Answer<'_, (Vec<Moment>, u64)> {

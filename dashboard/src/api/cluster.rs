@@ -16,7 +16,7 @@ use super::asked::Asked;
 use super::picture;
 use crate::failure::Problem;
 use crate::number::Number;
-use crate::{App, Failure, Start};
+use crate::{App, Failure, SinkStanding, Start};
 
 /// Everything at a glance.
 #[derive(Serialize, ToSchema)]
@@ -30,6 +30,8 @@ pub(crate) struct Cluster {
     runs: Vec<RunSummary>,
     /// Sweeps, newest first.
     sweeps: Vec<SweepSummary>,
+    /// Where figures go besides, in the order in which they were named.
+    sinks: Vec<SinkStanding>,
 }
 
 /// A worker process.
@@ -273,6 +275,7 @@ pub(crate) async fn cluster(State(app): State<App>) -> Json<Cluster> {
         workers: picture.workers().iter().map(|worker| Worker::of(worker, &picture)).collect(),
         runs,
         sweeps,
+        sinks: app.source.sinks(),
     })
 }
 

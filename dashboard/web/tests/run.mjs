@@ -21,6 +21,9 @@ const LIMIT_MS = 20 * 60_000;
 /** Part of a path in a job: what reads it into a page as more than text has failed. */
 const HOSTILE = '<img src=x onerror="globalThis.__pwned=1">';
 
+/** One that can be written, and a server that is not there. */
+const SINKS = ["--sink", "tensorboard=board", "--sink", "webhook=http://127.0.0.1:9/hook"];
+
 const place = mkdtempSync(join(tmpdir(), "phalanx-page-"));
 const children = [];
 
@@ -127,7 +130,7 @@ trials: 24
 
 async function main() {
   const files = jobs();
-  const coordinator = start(phalanx, ["coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--state-dir", "state"]);
+  const coordinator = start(phalanx, ["coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--state-dir", "state", ...SINKS]);
   const found = (word) => new RegExp(`^${word} at (http://\\S+)`, "m").exec(coordinator.said)?.[1];
   const url = await until("the coordinator says where its page is", () => {
     if (coordinator.exitCode !== null) throw new Error(coordinator.said);

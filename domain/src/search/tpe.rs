@@ -99,6 +99,9 @@ impl Tpe {
     /// A point that is spread evenly, or the same drawn to the middle where there are neighbours.
     fn central(&self, space: &Space, number: u32) -> Vec<f64> {
         let even = spread::admitted(self.seed, number, &self.choices, space);
+        if number >= self.spec.startup && number % 2 == 1 {
+            return even;
+        }
         let central: Vec<f64> = even.iter().zip(&self.choices).map(|(u, choice)| drawn_in(*u, *choice)).collect();
         if space.admits_point(&central) { central } else { even }
     }

@@ -209,7 +209,12 @@ async fn a_server_that_is_away_is_told_later_and_nothing_waits_for_it() {
     let generation = world.form("s.0", 0).await;
     world.train("s.0", generation, 1..=100).await;
     world.complete("s.0", generation).await;
+    let board = followed.board.clone();
     let behind = followed.end().await;
+    let standings = board.standings();
+    let (trouble, since) = standings[0].trouble.as_ref().expect("it is behind");
+    assert!(trouble.starts_with("it cannot be reached: ") && *since > 0, "{standings:?}");
+    assert_eq!((standings.len(), board.troubled(), &standings[0].sink), (1, 1, &behind[0].sink));
     assert_eq!(behind.len(), 1);
     assert!(behind[0].sink == format!("mlflow at http://{address}"), "{behind:?}");
     assert!(behind[0].cause.starts_with("it cannot be reached: "), "{behind:?}");
@@ -221,7 +226,10 @@ async fn a_server_that_is_away_is_told_later_and_nothing_waits_for_it() {
     let listener = TcpListener::bind(&address).await.unwrap();
     let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let secrets = Secrets { mlflow: Some("Bearer t".to_owned()), webhook: None };
-    assert_eq!(world.follow(&sinks, secrets).end().await, []);
+    let followed = world.follow(&sinks, secrets);
+    let board = followed.board.clone();
+    assert_eq!(followed.end().await, []);
+    assert_eq!((board.troubled(), board.standings()[0].trouble.as_ref()), (0, None));
     let run = server.run("s.0");
     assert_eq!(steps(&run, "loss"), (1..=100).collect::<Vec<_>>());
     assert_eq!(run.status, "FINISHED");

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::FAST;
-use crate::{Behind, Secrets, Sink, follow};
+use crate::{Behind, Board, Secrets, Sink, follow};
 
 pub(super) struct World {
     pub(super) folder: tempfile::TempDir,
@@ -29,6 +29,7 @@ pub(super) struct World {
 pub(super) struct Followed {
     stop: CancellationToken,
     task: JoinHandle<Vec<Behind>>,
+    pub(super) board: Board,
 }
 
 impl Followed {
@@ -55,8 +56,10 @@ impl World {
     pub(super) fn follow(&self, sinks: &[Sink], secrets: Secrets) -> Followed {
         let stop = CancellationToken::new();
         let pictures = self.shown.subscribe();
-        let followed = follow(sinks.to_vec(), secrets, self.store.clone(), pictures, FAST, stop.clone());
-        Followed { stop, task: tokio::spawn(followed) }
+        let (sinks, store, board) = (sinks.to_vec(), self.store.clone(), Board::default());
+        let (on, until) = (board.clone(), stop.clone());
+        let task = tokio::spawn(async move { follow(sinks, secrets, store, pictures, FAST, &on, until).await });
+        Followed { stop, task, board }
     }
 
     /// Journals facts, applies them, does what the engine asks for, and shows it.

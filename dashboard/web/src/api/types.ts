@@ -76,6 +76,14 @@ export interface Cluster {
   workers: Worker[];
   runs: RunSummary[];
   sweeps: SweepSummary[];
+  sinks: SinkStanding[];
+}
+
+/** Where figures go besides. */
+export interface SinkStanding {
+  sink: string;
+  trouble: string | null;
+  since: number | null;
 }
 
 export interface ClusterEvent {

@@ -23,6 +23,13 @@ describe("views", () => {
       await page.getByRole("region", { name: "Workers" }).first().waitFor();
     }));
 
+  test("the cluster shows how sinks are doing", () =>
+    onPage("/", async (page) => {
+      const rows = page.getByRole("region", { name: "Sinks" }).last().locator("tbody tr");
+      await until("the server is missed", async () => /behind.*it cannot be reached/s.test(await rows.nth(1).innerText()));
+      assert.match(await rows.nth(0).innerText(), /^tensorboard[\s\S]*up to date$/);
+    }));
+
   test("filtering names runs and sweeps", () =>
     onPage("/", async (page) => {
       await page.getByLabel("Filter runs and sweeps").fill(run);

@@ -1,5 +1,5 @@
 import { useResource } from "../../api/resource";
-import type { Cluster, RunSummary, SweepSummary, Worker } from "../../api/types";
+import type { Cluster, RunSummary, SinkStanding, SweepSummary, Worker } from "../../api/types";
 import { bytes, count, duration, exactly, measured, metric, moment, NOTHING } from "../../lib/format";
 import { runPath, sweepPath, useParameter } from "../../state/address";
 import { Command, Empty, Loading, Name, Panel, Problem, Progress, Said, Stat, State, TableFrame } from "../../ui/basic";
@@ -56,8 +56,47 @@ export function ClusterView() {
         )}
       </Panel>
       <Paces workers={data.workers} />
+      <Sinks sinks={data.sinks} now={data.now} />
       <Events of={events} />
     </div>
+  );
+}
+
+/** Where figures go besides, and what hinders them. */
+function Sinks({ sinks, now }: { sinks: SinkStanding[]; now: number }) {
+  if (sinks.length === 0) return null;
+  return (
+    <Panel title="Sinks" note={count(sinks.length)}>
+      <TableFrame label="Sinks">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Sink</th>
+              <th scope="col">Standing</th>
+            </tr>
+          </thead>
+          <tbody>
+            {sinks.map(({ sink, trouble, since }) => (
+              <tr key={sink}>
+                <th scope="row">
+                  <Name>{sink}</Name>
+                </th>
+                <td>
+                  {trouble === null ? (
+                    "up to date"
+                  ) : (
+                    <>
+                      <span class="tag tag-warn">behind</span> <Said>{trouble}</Said>
+                      {since !== null && <> ({duration(now - since)}; it is tried again, and training goes on)</>}
+                    </>
+                  )}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </TableFrame>
+    </Panel>
   );
 }
 

@@ -1,0 +1,58 @@
+//! How sinks are doing, for whoever shows it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::Sink;
+
+/// How one sink is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Which, without what may be secret.
+    pub sink: String,
+    /// Why it is not up to date, and since when in milliseconds since the Unix epoch. Nothing, if it is, or was not looked at yet.
+    pub trouble: Option<(String, u64)>,
+}
+
+/// Where followers write how their sinks are doing. Clones are of one board.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Mutex<Vec<Standing>>>);
+
+impl Board {
+    /// All sinks, in the order in which they were named.
+    pub fn standings(&self) -> Vec<Standing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many sinks are not up to date.
+    pub fn troubled(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|one| one.trouble.is_some()).count()
+    }
+
+    /// A place for one more sink.
+    pub(crate) fn add(&self, sink: &Sink) -> Place {
+        let mut standings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        standings.push(Standing { sink: sink.to_string(), trouble: None });
+        Place { board: self.clone(), index: standings.len() - 1 }
+    }
+}
+
+/// The place of one sink on a board.
+pub(crate) struct Place {
+    board: Board,
+    index: usize,
+}
+
+impl Place {
+    /// Writes what hinders the sink; the time of the first of several troubles stays.
+    pub(crate) fn set(&self, trouble: Option<String>) {
+        let mut standings = self.board.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = &mut standings[self.index].trouble;
+        let since = known.take().map(|(_, since)| since);
+        *known = trouble.map(|cause| (cause, since.unwrap_or_else(now_ms)));
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
