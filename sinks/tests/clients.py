@@ -1,6 +1,7 @@
 """What other people's programs make of a run: see clients.sh, which calls this.
 
-clients.py listen KEY FILE      takes webhooks, checks their signatures, and appends them to FILE
+clients.py listen KEY FILE PEM  takes webhooks by HTTPS with that key and certificate, checks their signatures, and appends
+                                them to FILE
 clients.py check TB MLFLOW FILE compares everything with the exports in this folder
 clients.py grpc URL             calls every method of a coordinator
 """
@@ -48,7 +49,8 @@ def compare(what, run, found, points, as_is=bits):
     print(f"{what}: {run}: {len(found)} points are the same")
 
 
-def listen(key, path):
+def listen(key, path, pem):
+    import ssl
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
     from standardwebhooks import Webhook
@@ -74,7 +76,10 @@ def listen(key, path):
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    print(f"https://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()
 
 

@@ -19,7 +19,7 @@ key=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=
 # Waits until a server has said where it is, and prints that.
 address() {
     for _ in $(seq 600); do
-        if grep -om1 'http://127.0.0.1:[0-9]*' "$1"; then return; fi
+        if grep -om1 'https*://127.0.0.1:[0-9]*' "$1"; then return; fi
         sleep 0.1
     done
     cat "$1" >&2
@@ -31,16 +31,21 @@ export MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 mlflow server --host 127.0.0.1 --port "$port" --workers 1 --backend-store-uri "sqlite:///$place/mlflow.db" \
     --default-artifact-root "$place/artifacts" > mlflow.txt 2>&1 &
-python3 "$here/clients.py" listen "$key" webhook.jsonl > listen.txt 2>&1 &
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 \
+    -addext basicConstraints=critical,CA:FALSE -keyout listen.pem -out certificate.pem 2> openssl.txt
+cat certificate.pem >> listen.pem
+python3 "$here/clients.py" listen "$key" webhook.jsonl listen.pem > listen.txt 2>&1 &
 hook=$(address listen.txt)
 mlflow=http://127.0.0.1:$port
 sinks=(--sink "tensorboard=$place/runs" --sink "mlflow=$mlflow" --sink "webhook=$hook/hook")
 export PHALANX_WEBHOOK_SECRET=whsec_$key
+# Who trusts this certificate; the system does not.
+trusting=(env "SSL_CERT_FILE=$place/certificate.pem" "$phalanx")
 
 echo "-- a run that is killed with its coordinator, and resumed; mlflow may still be starting"
 data=$OLDPWD/datasets
 sed "s/^  epochs:.*/  steps: 600/; s|\.\./datasets|$data|" "$OLDPWD/configs/digits-vit.yaml" > job.yaml
-"$phalanx" launch job.yaml --name job --workers 1 --state-dir state --json "${sinks[@]}" > launch.txt 2>&1 &
+"${trusting[@]}" launch job.yaml --name job --workers 1 --state-dir state --json "${sinks[@]}" > launch.txt 2>&1 &
 launched=$!
 for _ in $(seq 600); do
     if grep -q '"event":"checkpoint"' launch.txt; then break; fi
@@ -53,7 +58,7 @@ for _ in $(seq 600); do
     if curl -sf "$mlflow/health" > /dev/null; then break; fi
     sleep 0.1
 done
-"$phalanx" resume job --workers 1 --state-dir state "${sinks[@]}"
+"${trusting[@]}" resume job --workers 1 --state-dir state "${sinks[@]}"
 
 echo "-- a sweep, whose sinks it never had before"
 cat > sweep.yaml << END
@@ -67,7 +72,14 @@ space:
   optimizer.type: {categorical: [adamw]}
   train.steps: 60
 END
-"$phalanx" sweep sweep.yaml --workers 1 --state-dir state "${sinks[@]}" > sweep.txt 2>&1 || { cat sweep.txt >&2; exit 1; }
+"${trusting[@]}" sweep sweep.yaml --workers 1 --state-dir state "${sinks[@]}" > sweep.txt 2>&1 || { cat sweep.txt >&2; exit 1; }
+
+echo "-- a server whose certificate nobody vouches for is told nothing"
+sed "s/steps: 600/steps: 8/" job.yaml > short.yaml
+before=$(wc -l < webhook.jsonl)
+"$phalanx" launch short.yaml --name untold --workers 1 --state-dir other --sink "webhook=$hook/hook" > untold.txt 2>&1
+grep -q 'webhook at https://.*it cannot be reached.*certificate' untold.txt || { cat untold.txt >&2; exit 1; }
+[ "$(wc -l < webhook.jsonl)" = "$before" ]
 
 echo "-- exports"
 for run in job tuned.0 tuned.1 tuned.2; do
