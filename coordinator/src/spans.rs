@@ -12,7 +12,7 @@ use telemetry::SPANS;
 use tokio::time::Instant;
 use tonic::codegen::http::Request;
 use tracing::field::Empty;
-use tracing::{Span, info_span};
+use tracing::{Level, Span, info_span, span_enabled};
 
 use crate::driver::Round;
 
@@ -45,6 +45,9 @@ pub(crate) struct Rounds {
 impl Rounds {
     /// The span of a round, if it is told.
     pub(crate) fn span(&mut self, round: &Round) -> Span {
+        if !span_enabled!(target: SPANS, Level::INFO) {
+            return Span::none();
+        }
         let facts = round.events.iter().filter(|event| event.is_fact()).count();
         let records: usize = round.records.iter().map(|(_, records)| records.len()).sum();
         let is_told = facts > 0 || (records > 0 && self.records_are_due());
@@ -105,4 +108,25 @@ pub(crate) fn commit(trial: &TrialId, generation: Generation, step: Step, parts:
         target: SPANS, parent: None, "commit checkpoint", phalanx.run = %trial.run, phalanx.generation = generation.0,
         phalanx.step = step.0, phalanx.parts = parts,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_rounds_that_only_store_records_few_are_told() {
+        let mut rounds = Rounds::default();
+        let began = Instant::now();
+        let told = (0..1000).filter(|_| rounds.records_are_due()).count();
+        assert!(told >= 1 && told as u64 <= 1 + began.elapsed().as_secs(), "{told}");
+    }
+
+    #[test]
+    fn nothing_is_made_where_nobody_is_told() {
+        let call = Request::builder().uri("/phalanx.v1.Control/Submit").body(()).expect("a request");
+        assert!(of_call(&call).is_none());
+        assert!(part("decide").is_none());
+        assert!(Rounds::default().span(&Round::default()).is_none());
+    }
 }

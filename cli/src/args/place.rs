@@ -41,7 +41,8 @@ pub(crate) struct SinkArgs {
 /// The collector that is told what processes do.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct OtlpArgs {
-    /// Export logs and traces by OTLP over gRPC to this collector, such as http://127.0.0.1:4317, or `off`
+    /// Export logs and traces of this process, and of workers that it starts, by OTLP over gRPC to a collector such as
+    /// http://127.0.0.1:4317, or `off`
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", hide_env = true)]
     otlp: Option<Otlp>,
 }
