@@ -83,7 +83,7 @@ def check(folder):
         instances.setdefault(resource["service.instance.id"], []).extend(records)
         scopes = [scope.scope.name for scope in of_resource.scope_logs]
         assert not any(scope.startswith(("h2", "tonic", "opentelemetry")) for scope in scopes), scopes
-    workers = {instance for _, trace in by_trace.values() for instance, _ in trace} - {"coordinator"}
+    workers = {instance for trace in by_trace.values() for instance, _ in trace} - {"coordinator"}
     assert len(workers) == 2 and set(instances) == workers | {"coordinator"}, (workers, set(instances))
     for worker in workers:
         formed = [record for record in instances[worker] if record.body.string_value == "group formed"]
