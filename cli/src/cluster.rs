@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use domain::engine::Timing;
-use sinks::Sink;
+use telemetry::Endpoint;
 use worker::Profiling;
 
 use crate::client::Client;
-use crate::embedded::{self, Embedded};
+use crate::embedded::{self, Embedded, Told};
 use crate::exit::Failure;
 use crate::workers::{self, Plan, Workers};
 
@@ -31,13 +31,14 @@ pub(crate) enum Ending {
 }
 
 impl Cluster {
-    /// Gives `embedded` its workers. Without `threads`, they share the cores.
+    /// Gives `embedded` its workers. Without `threads`, they share the cores. With `otlp`, they tell that collector what they do.
     pub(crate) async fn complete(
         embedded: Embedded,
         state_dir: &Path,
         count: u32,
         threads: Option<u32>,
         profile: Option<Profiling>,
+        otlp: Option<&Endpoint>,
     ) -> Result<Self, Failure> {
         let plan = Plan {
             coordinator: embedded.url().to_owned(),
@@ -45,6 +46,7 @@ impl Cluster {
             threads: threads.unwrap_or_else(|| workers::threads_for(count)),
             log_dir: state_dir.join("logs"),
             profile,
+            otlp: otlp.cloned(),
         };
         match Workers::start(&plan) {
             Ok(workers) => {
@@ -78,12 +80,12 @@ pub(crate) async fn start_coordinator<T>(
     state_dir: &Path,
     listen: SocketAddr,
     http: Option<SocketAddr>,
-    sinks: &[Sink],
+    told: Told<'_>,
     prepare: impl AsyncFnOnce(&mut Client) -> Result<T, Failure>,
 ) -> Result<(Embedded, Client, T), Failure> {
     // Workers of an earlier process have left with it: there is nobody to wait for.
     let timing = Timing { rejoin_ms: 0, ..Timing::default() };
-    let (embedded, mut client) = Embedded::start(state_dir, listen, http, timing, sinks).await?;
+    let (embedded, mut client) = Embedded::start(state_dir, listen, http, timing, told).await?;
     match prepare(&mut client).await {
         Ok(prepared) => Ok((embedded, client, prepared)),
         Err(failure) => {

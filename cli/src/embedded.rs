@@ -7,6 +7,7 @@ use anyhow::Context;
 use coordinator::CoordinatorError;
 use domain::engine::Timing;
 use sinks::{Behind, Sink};
+use telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,15 @@ use crate::output::note;
 
 /// A free port on this machine only.
 pub(crate) const ANY_LOCAL_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Whom a coordinator tells what it does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told<'a> {
+    /// Figures and facts.
+    pub(crate) sinks: &'a [Sink],
+    /// Logs and traces.
+    pub(crate) telemetry: Option<&'a Telemetry>,
+}
 
 /// A running coordinator. Dropping it without [`Embedded::shut_down`] leaves its journal as a crash would: whole.
 pub(crate) struct Embedded {
@@ -33,7 +43,7 @@ impl Embedded {
         listen: SocketAddr,
         http: Option<SocketAddr>,
         timing: Timing,
-        sinks: &[Sink],
+        told: Told<'_>,
     ) -> Result<(Self, Client), Failure> {
         if let Some(url) = coordinator::live_url(state_dir) {
             return Err(in_use(state_dir, &url));
@@ -46,7 +56,8 @@ impl Embedded {
         };
         let dashboard = http.as_ref().map(|http| http.local_addr()).transpose()?.map(url_of);
         let shutdown = CancellationToken::new();
-        let config = with_sinks(coordinator::Config::new(state_dir.to_owned(), timing), sinks)?;
+        let config = with_sinks(coordinator::Config::new(state_dir.to_owned(), timing), told.sinks)?;
+        let config = coordinator::Config { lost: told.telemetry.map(Telemetry::lost), ..config };
         let task = tokio::spawn(coordinator::run(config, listener, http, shutdown.clone()));
         let mut embedded = Self { url, dashboard, shutdown, task };
         let url = embedded.url.clone();

@@ -8,7 +8,7 @@ use domain::ids::RunName;
 
 use crate::args::PlaceArgs;
 use crate::client::{Client, Named};
-use crate::embedded::{ANY_LOCAL_PORT, Embedded};
+use crate::embedded::{ANY_LOCAL_PORT, Embedded, Told};
 use crate::exit::Failure;
 use crate::{follow, follow_sweep};
 
@@ -31,7 +31,8 @@ impl Session {
         }
         must_exist(&place.state_dir.state_dir)?;
         let (embedded, client) =
-            Embedded::start(&place.state_dir.state_dir, ANY_LOCAL_PORT, None, Timing::default(), &[]).await?;
+            Embedded::start(&place.state_dir.state_dir, ANY_LOCAL_PORT, None, Timing::default(), Told::default())
+                .await?;
         Ok(Self { client, embedded: Some(embedded) })
     }
 

@@ -10,6 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
+use telemetry::Endpoint;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -57,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) log_dir: PathBuf,
     /// What they profile.
     pub(crate) profile: Option<Profiling>,
+    /// The collector that they tell what they do.
+    pub(crate) otlp: Option<Endpoint>,
 }
 
 /// What happened to a worker process.
@@ -199,6 +202,8 @@ impl Keeper {
         if let Some(Profiling { folder, steps }) = &self.plan.profile {
             command.arg("--profile").arg(folder).args(["--profile-steps", &steps.to_string()]);
         }
+        // Whatever the environment says, it is as this process has it.
+        command.arg("--otlp").arg(self.plan.otlp.as_ref().map_or_else(|| "off".to_owned(), Endpoint::url));
         let mut child = command.spawn()?;
         // Waiting for a child closes its standard input unless that is held elsewhere.
         let stdin = child.stdin.take();
@@ -320,6 +325,7 @@ mod tests {
             threads: 1,
             log_dir: dir.path().to_owned(),
             profile: None,
+            otlp: None,
         };
         let mut workers = Workers::start(&plan).unwrap();
         let mut died = 0;

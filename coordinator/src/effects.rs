@@ -11,10 +11,11 @@ use store::{CheckpointError, CheckpointStore, MANIFEST_VERSION, Manifest, NewLog
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{Instrument, Span, info, warn};
 
 use crate::connections::Connections;
 use crate::driver::Message;
+use crate::spans;
 
 /// How often a manifest is tried to be written before its checkpoint is given up.
 const COMMIT_TRIES: u32 = 5;
@@ -60,7 +61,8 @@ pub(crate) fn perform(
         Effect::CommitCheckpoint { trial, generation, step, parts } => {
             if let Some(spec) = spec_of(&trial.run) {
                 for_driver.committing.push(CheckpointStore::manifest_path(&trial, generation, step));
-                commit_in_background(hands, manifest(trial, generation, step, parts, spec));
+                let span = spans::commit(&trial, generation, step, parts.len());
+                commit_in_background(hands, manifest(trial, generation, step, parts, spec), span);
             }
         }
         Effect::DeleteCheckpoints { trial, manifests } => delete_in_background(hands, trial, manifests),
@@ -83,14 +85,14 @@ fn manifest(trial: TrialId, generation: Generation, step: Step, parts: Vec<Saved
     Manifest { version: MANIFEST_VERSION, trial, generation, step, parts, weights_sha256, spec }
 }
 
-fn commit_in_background(hands: &Hands, manifest: Manifest) {
+fn commit_in_background(hands: &Hands, manifest: Manifest, span: Span) {
     let Hands { checkpoints, tasks, happened, shutdown } = hands.clone();
     tasks.spawn(async move {
         let event = tokio::select! {
             biased;
             // The engine asks again after a restart.
             () = shutdown.cancelled() => return,
-            event = commit(&checkpoints, manifest) => event,
+            event = commit(&checkpoints, manifest).instrument(span) => event,
         };
         // A driver that has ended is asked again by its journal.
         let _ = happened.send(Message::Happened(event)).await;

@@ -9,6 +9,7 @@ use domain::record::StepRecord;
 use domain::view::{RunState, TrialState};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use telemetry::Lost;
 use tokio_util::sync::CancellationToken;
 
 /// A handle; clones share the figures.
@@ -25,6 +26,8 @@ pub(crate) struct Metrics {
     pub(crate) formations: Counter,
     pub(crate) recovery: Histogram,
     workers_lost: [Counter; LOST.len()],
+    telemetry_lost: [Counter; 2],
+    lost: Option<Lost>,
     workers: Gauge,
     sinks_behind: Gauge,
     runs: [Gauge; RUN_STATES.len()],
@@ -65,11 +68,11 @@ const APPEND_BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.
 const RECOVERY_BUCKETS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 impl Metrics {
-    /// All figures, at zero.
+    /// All figures, at zero. `lost` counts what is told a collector in vain.
     ///
     /// # Panics
     /// Never: the buckets are constant.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(lost: Option<Lost>) -> Self {
         let buckets = [
             ("phalanx_step_duration_seconds", STEP_BUCKETS.as_slice()),
             ("phalanx_step_outside_seconds", &STEP_BUCKETS),
@@ -92,9 +95,13 @@ impl Metrics {
             let text = "Trials of sweeps, by where they stand.";
             make.gauge("phalanx_sweep_trials", text, &[("state", &state.to_string())])
         };
-        let lost = |cause: &str| {
+        let lost_worker = |cause: &str| {
             let text = "Workers that are gone, by how that was noticed.";
             make.counter("phalanx_workers_lost_total", text, &[("cause", cause)])
+        };
+        let untold = |signal: &str| {
+            let text = "Spans and log records of the coordinator that did not get to the collector of --otlp.";
+            make.counter("phalanx_telemetry_lost_total", text, &[("signal", signal)])
         };
         Self {
             steps: make.counter("phalanx_steps_total", "Optimizer steps that became durable.", &[]),
@@ -114,7 +121,9 @@ impl Metrics {
             formations: make.counter("phalanx_group_formations_total", "Groups of workers that formed.", &[]),
             recovery: make
                 .histogram("phalanx_recovery_seconds", "Time from the loss of a group until steps were made again."),
-            workers_lost: LOST.map(lost),
+            workers_lost: LOST.map(lost_worker),
+            telemetry_lost: ["spans", "logs"].map(untold),
+            lost,
             sinks_behind: make.gauge(
                 "phalanx_sinks_behind",
                 "Sinks that are not up to date and cannot be reached.",
@@ -171,6 +180,11 @@ impl Metrics {
         }
         for (gauge, count) in self.runs.iter().zip(runs).chain(self.trials.iter().zip(trials)) {
             gauge.set(f64::from(count));
+        }
+        if let Some(lost) = &self.lost {
+            let [spans, logs] = &self.telemetry_lost;
+            spans.absolute(lost.spans());
+            logs.absolute(lost.logs());
         }
         self.process.look();
         self.tidy();

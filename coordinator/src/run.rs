@@ -64,7 +64,7 @@ pub async fn run(
     http: Option<TcpListener>,
     shutdown: CancellationToken,
 ) -> Result<Vec<Behind>, CoordinatorError> {
-    let Config { state_dir, timing, sinks, secrets } = config;
+    let Config { state_dir, timing, sinks, secrets, lost } = config;
     let (store, journal) = open_store(&state_dir).await?;
     let checkpoint_url = checkpoint_url(&state_dir)?;
     let checkpoints = CheckpointStore::open(&checkpoint_url)?;
@@ -74,7 +74,7 @@ pub async fn run(
     // Whichever part ends first takes the others with it.
     let ending = shutdown.child_token();
     let tasks = TaskTracker::new();
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(lost);
     let parts = Parts {
         timing,
         metrics: metrics.clone(),

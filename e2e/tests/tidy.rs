@@ -11,7 +11,7 @@ use domain::spec::file::{self, schema};
 use serde_json::Value;
 
 /// Which of our crates a crate may use, in code and tests. `e2e` may use any in its tests.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("proto", &["domain"]),
     ("store", &["domain"]),
@@ -21,9 +21,10 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("collective", &["domain"]),
     ("sinks", &["domain", "store"]),
     ("dashboard", &["domain"]),
-    ("coordinator", &["domain", "proto", "store", "sinks", "dashboard"]),
-    ("worker", &["domain", "proto", "store", "models", "data", "collective"]),
-    ("cli", &["domain", "proto", "sinks", "coordinator", "worker"]),
+    ("telemetry", &[]),
+    ("coordinator", &["domain", "proto", "store", "sinks", "dashboard", "telemetry"]),
+    ("worker", &["domain", "proto", "store", "models", "data", "collective", "telemetry"]),
+    ("cli", &["domain", "proto", "sinks", "telemetry", "coordinator", "worker"]),
     ("e2e", &[]),
 ];
 
@@ -54,7 +55,10 @@ fn foreign_crates_stay_where_they_belong() {
                 "candle-core" => assert_eq!(name, "models", "{at}"),
                 // Its layers cut the gradient without a word.
                 "candle-nn" | "candle-transformers" => panic!("{at}"),
+                "tonic" if ["telemetry", "e2e"].contains(&&**name) => assert_eq!(kind, "dev", "{at}"),
                 "tonic" => assert!(["proto", "coordinator", "worker", "cli"].contains(&&**name), "{at}"),
+                // Others open spans of `tracing`, or tell what is over.
+                used if used.contains("opentelemetry") => assert!(name == "telemetry" || kind == "dev", "{at}"),
                 "prost" => assert!(["proto", "sinks", "worker"].contains(&&**name), "{at}"),
                 // Who trains reaches for no web server.
                 "hyper-rustls" | "rustls" => assert_eq!(name, "sinks", "{at}"),

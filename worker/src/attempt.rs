@@ -16,6 +16,7 @@ use crate::orders::Orders;
 use crate::profile::Recorder;
 use crate::report::chain;
 use crate::state::Trial;
+use crate::step_trace::StepTracer;
 use crate::training::{self, Training};
 
 /// Why an attempt ends before the run does.
@@ -137,7 +138,8 @@ impl Device {
             outbox.send(Report::Formed { trial, generation, position });
         }
         let group = Background::start(Box::new(group)).map_err(Halt::failed)?;
-        let recorder = Recorder::new(parts.profile.clone());
+        let tracer = parts.spans.clone().map(|spans| StepTracer::new(spans, assignment));
+        let recorder = Recorder::new(parts.profile.clone(), tracer);
         let mut training =
             Training::new(training::Parts { assignment, trial, group, orders, outbox, saver, recorder })?;
         let ended = training.run();

@@ -11,7 +11,8 @@ use models::Snapshot;
 use proto::convert::Report;
 use store::{CheckpointError, CheckpointStore};
 use tokio::runtime::Handle;
-use tracing::{debug, error};
+use tracing::field::Empty;
+use tracing::{Instrument, debug, error, info_span};
 
 use crate::report::{Outbox, chain};
 
@@ -60,7 +61,11 @@ impl Saver {
 fn write_all(waiting: &Receiver<(Part, Sender<Written>)>, outbox: &Outbox, runtime: &Handle) {
     for (part, fate) in waiting {
         let (trial, generation, step) = (part.trial.clone(), part.generation, part.step);
-        let written = match runtime.block_on(write(part)) {
+        let span = info_span!(
+            target: telemetry::SPANS, parent: None, "write part", phalanx.run = %trial.run, phalanx.generation = generation.0,
+            phalanx.step = step.0, phalanx.rank = part.rank, phalanx.world_size = part.world, phalanx.bytes = Empty,
+        );
+        let written = match runtime.block_on(write(part).instrument(span)) {
             Ok(part) => {
                 debug!(%trial, %generation, %step, path = part.path, "part of a checkpoint written");
                 outbox.send(Report::PartSaved { trial, generation, part });
@@ -86,6 +91,7 @@ async fn write(part: Part) -> Result<SavedPart, CheckpointError> {
     let blake3 = blake3::hash(&bytes).to_hex().to_string();
     let path = CheckpointStore::part_path(&trial, generation, step, rank, &blake3);
     let size = bytes.len() as u64;
+    tracing::Span::current().record("phalanx.bytes", size);
     CheckpointStore::open(&url)?.put_part(&path, bytes).await?;
     Ok(SavedPart { step, rank, world, path, bytes: size, blake3, weights_sha256 })
 }

@@ -260,11 +260,13 @@ mod tests {
     async fn start(orphan_limit: Duration) -> Working {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = Config {
+            id: WorkerId(5),
             coordinator: format!("http://{}", listener.local_addr().unwrap()),
             bind: "127.0.0.1".parse().unwrap(),
             orphan_limit,
             threads: None,
             profile: None,
+            spans: None,
         };
         let (attached, streams) = mpsc::channel(1);
         let server = tonic::transport::Server::builder()
@@ -282,7 +284,8 @@ mod tests {
             ring_address: ring.local_addr().to_string(),
         };
         let outbox = Outbox::default();
-        let parts = device::Parts { ring, offers: Offers::default(), outbox: outbox.clone(), profile: None };
+        let parts =
+            device::Parts { ring, offers: Offers::default(), outbox: outbox.clone(), profile: None, spans: None };
         let device = device::start(parts).unwrap();
         let (commands, reports) = (device.commands, outbox.clone());
         let serving = tokio::spawn(async move {

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use collective::AbortHandle;
 use domain::ids::{Generation, TrialId, WorkerId};
 use proto::convert::Command;
+use telemetry::Spans;
 use tokio::sync::oneshot;
 
 use crate::attempt;
@@ -26,6 +27,8 @@ pub(crate) struct Parts {
     pub(crate) outbox: Outbox,
     /// What is still to be profiled.
     pub(crate) profile: Option<Profiling>,
+    /// Where what is profiled is told.
+    pub(crate) spans: Option<Spans>,
 }
 
 /// The device thread while it runs.

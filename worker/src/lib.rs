@@ -5,7 +5,7 @@
 //! [`connection`] keeps the stream to the coordinator, [`report`] what is on its way there, [`records`] what is not yet
 //! durable there, [`orders`] what has come from there. [`peer`] brings members up to date, [`checkpoint`] saves in the
 //! background what [`state`] and its [`sidecar`] hold, [`device`] is the thread that all tensors live on. [`profile`] notes
-//! where the time of a few steps goes, and [`trace`] is the file that it leaves.
+//! where the time of a few steps goes, [`trace`] is the file that it leaves, and [`step_trace`] what a collector is told.
 
 mod agreement;
 mod attempt;
@@ -23,18 +23,21 @@ mod report;
 mod sidecar;
 mod state;
 mod step;
+mod step_trace;
 mod trace;
 mod training;
 
 #[cfg(test)]
 mod tests;
 
+use std::io::Read;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use domain::engine::WorkerInfo;
 use domain::ids::WorkerId;
+use telemetry::Spans;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -45,6 +48,8 @@ pub use crate::profile::{ProfiledSteps, Profiling};
 /// What a worker needs to know at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Its own; see [`draw_id`].
+    pub id: WorkerId,
     /// Where the coordinator listens, for example `http://127.0.0.1:7070`.
     pub coordinator: String,
     /// The address its peers reach it at.
@@ -55,6 +60,8 @@ pub struct Config {
     pub threads: Option<NonZeroUsize>,
     /// Whether it profiles the first group that it makes steps in.
     pub profile: Option<Profiling>,
+    /// Where the steps that it profiles are told as spans.
+    pub spans: Option<Spans>,
 }
 
 /// Why a worker ended without a fault.
@@ -102,7 +109,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<Ending, 
     let ring = collective::ring::Listener::bind(&format!("{}:0", bracketed(config.bind))).map_err(listen)?;
     let peer_listener = tokio::net::TcpListener::bind((config.bind, 0)).await.map_err(listen)?;
     let info = WorkerInfo {
-        id: draw_id().map_err(WorkerError::Random)?,
+        id: config.id,
         host: host_name(),
         pid: std::process::id(),
         device: "cpu".to_owned(),
@@ -118,9 +125,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<Ending, 
     let offers = peer::Offers::default();
     let peers = tokio::spawn(peer::serve(peer_listener, offers.clone(), shutdown.child_token()));
     let outbox = report::Outbox::default();
-    let device::Device { commands, thread, ended } =
-        device::start(device::Parts { ring, offers, outbox: outbox.clone(), profile: config.profile.clone() })
-            .map_err(WorkerError::Thread)?;
+    let device::Device { commands, thread, ended } = device::start(device::Parts {
+        ring,
+        offers,
+        outbox: outbox.clone(),
+        profile: config.profile.clone(),
+        spans: config.spans.clone(),
+    })
+    .map_err(WorkerError::Thread)?;
     let ending = tokio::select! {
         ending = connection::serve(&config, &info, &outbox, &commands, &shutdown) => ending,
         _ = ended => Err(WorkerError::Panicked),
@@ -143,9 +155,11 @@ fn bracketed(address: IpAddr) -> String {
     }
 }
 
-fn draw_id() -> std::io::Result<WorkerId> {
+/// Draws a worker's id at random: a process that starts again is a new worker.
+pub fn draw_id() -> Result<WorkerId, WorkerError> {
     let mut bytes = [0; 8];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
+    read.map_err(WorkerError::Random)?;
     Ok(WorkerId(u64::from_le_bytes(bytes)))
 }
 

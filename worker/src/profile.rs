@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use models::nn::{Phase, Profile};
 use models::{GradientSink, Network};
 
+use crate::step_trace::{StepTracer, WholeStep};
 use crate::trace::{Kind, Owner, Span, trace};
 
 /// What a worker is to profile, and where it writes that.
@@ -80,6 +81,8 @@ struct Recording {
     operators: Arc<Profile>,
     /// When that clock began, since midnight, UTC.
     origin: Duration,
+    /// Who else is told of whole steps.
+    tracer: Option<StepTracer>,
     /// Steps that the group has begun.
     begun: u64,
     /// The step in progress, if it is profiled.
@@ -89,7 +92,11 @@ struct Recording {
 }
 
 struct InStep {
-    name: String,
+    number: u64,
+    /// When it began, by the clock on the wall.
+    wall: SystemTime,
+    /// Samples that were read.
+    samples: u64,
     begin: Duration,
     /// Where the last phase ended.
     last: Duration,
@@ -97,11 +104,11 @@ struct InStep {
 }
 
 impl Recorder {
-    pub(crate) fn new(profiling: Option<Profiling>) -> Self {
+    pub(crate) fn new(profiling: Option<Profiling>, tracer: Option<StepTracer>) -> Self {
         Self(profiling.map(|profiling| {
             let operators = Arc::new(Profile::new());
             let origin = since_midnight();
-            Box::new(Recording { profiling, operators, origin, begun: 0, step: None, spans: Vec::new() })
+            Box::new(Recording { profiling, operators, origin, tracer, begun: 0, step: None, spans: Vec::new() })
         }))
     }
 
@@ -112,8 +119,8 @@ impl Recorder {
         let ProfiledSteps { first, last } = recording.profiling.steps;
         if (first..=last).contains(&recording.begun) {
             network.set_profile(Some(recording.operators.clone()));
-            let begin = recording.now();
-            recording.step = Some(InStep { name: format!("step {step}"), begin, last: begin, spans: Vec::new() });
+            let (wall, begin) = (SystemTime::now(), recording.now());
+            recording.step = Some(InStep { number: step, wall, samples: 0, begin, last: begin, spans: Vec::new() });
         }
     }
 
@@ -121,6 +128,13 @@ impl Recorder {
     pub(crate) fn phase(&mut self, phase: &'static str) {
         let Some((step, now)) = self.in_step() else { return };
         step.phase(phase, now);
+    }
+
+    /// So many samples were read for the step.
+    pub(crate) fn read(&mut self, samples: usize) {
+        if let Some(step) = self.0.as_mut().and_then(|recording| recording.step.as_mut()) {
+            step.samples += samples as u64;
+        }
     }
 
     /// The time since the last phase went into a forward and a backward pass.
@@ -154,8 +168,13 @@ impl Recorder {
     /// The step is over. Tells whether it was the last one to profile.
     pub(crate) fn end_step(&mut self) -> bool {
         let Some(recording) = &mut self.0 else { return false };
-        let Some(InStep { name, begin, last, mut spans }) = recording.step.take() else { return false };
-        recording.spans.push(Span { kind: Kind::Step, name, phase: "", begin, end: last, operations: 0 });
+        let Some(step) = recording.step.take() else { return false };
+        let InStep { number, wall, samples, begin, last: end, mut spans } = step;
+        if let Some(tracer) = &recording.tracer {
+            tracer.tell(&WholeStep { number, wall, begin, end, samples, spans: &spans });
+        }
+        let name = format!("step {number}");
+        recording.spans.push(Span { kind: Kind::Step, name, phase: "", begin, end, operations: 0 });
         recording.spans.append(&mut spans);
         recording.begun == recording.profiling.steps.last
     }

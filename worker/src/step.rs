@@ -82,6 +82,7 @@ impl Training<'_> {
                 label_smoothing: self.job.spec.train.label_smoothing,
                 scale,
             };
+            self.recorder.read(samples.len());
             reduction.next(micro_batch);
             let mut sink = self.recorder.watch(&mut reduction);
             let loss = network.loss_and_gradient(batch, forward, &mut sink).map_err(Halt::failed)?;

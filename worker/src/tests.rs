@@ -154,7 +154,8 @@ impl Cluster {
         let (offers, outbox) = (Offers::default(), Outbox::default());
         self.runtime.spawn(peer::serve(peers, offers.clone(), self.shutdown.child_token()));
         self.runtime.spawn(forward(index, outbox.clone(), self.reporting.clone()));
-        let device = device::start(device::Parts { ring, offers, outbox: outbox.clone(), profile: None }).unwrap();
+        let device =
+            device::start(device::Parts { ring, offers, outbox: outbox.clone(), profile: None, spans: None }).unwrap();
         device.commands.set_checkpoint_url(self.url());
         self.workers.push(Worker { info, outbox, device });
     }

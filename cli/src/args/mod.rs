@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use self::export::{PointsFormat, RunExportArgs};
 pub(crate) use self::follow::{TopArgs, Until, WaitArgs, WatchArgs};
-pub(crate) use self::place::{PlaceArgs, SinkArgs, StateDirArgs};
+pub(crate) use self::place::{OtlpArgs, PlaceArgs, SinkArgs, StateDirArgs};
 pub(crate) use self::setup::{DoctorArgs, InitArgs, ModelSize, Sides};
 pub(crate) use self::sweep::{
     CurvesFormat, ExplainArgs, PlanArgs, ReplayArgs, SweepArgs, SweepBestArgs, SweepCurvesArgs, SweepRunArgs,
@@ -38,6 +38,7 @@ Exit codes:
 Environment:
   PHALANX_COORDINATOR  a running coordinator, as --coordinator
   PHALANX_STATE_DIR    the state directory, as --state-dir
+  OTEL_EXPORTER_OTLP_ENDPOINT  where logs and traces go, as --otlp; OTEL_EXPORTER_OTLP_HEADERS goes with them
   PHALANX_WEBHOOK_SECRET  signs what --sink webhook= sends; MLFLOW_TRACKING_TOKEN, or _USERNAME and _PASSWORD, are
                        shown to --sink mlflow=
   RUST_LOG             what is logged on stderr, for example `info` or `coordinator=debug`";
@@ -176,6 +177,12 @@ mod tests {
             "phalanx launch job.yaml --sink tensorboard=runs --sink mlflow=http://127.0.0.1:5000",
             "phalanx sweep sweep.yaml --sink webhook=https://chat.example/T/B",
             "phalanx coordinator --sink mlflow=http://127.0.0.1:5000",
+            "phalanx launch job.yaml --profile --otlp http://127.0.0.1:4317",
+            "phalanx launch job.yaml --coordinator http://a:1 --otlp off",
+            "phalanx sweep sweep.yaml --otlp http://127.0.0.1:4317",
+            "phalanx resume digits --otlp http://127.0.0.1:4317",
+            "phalanx coordinator --otlp http://collector:4317",
+            "phalanx worker --coordinator 127.0.0.1:7070 --otlp http://collector:4317",
             "phalanx export digits --csv",
             "phalanx export digits --json",
             "phalanx export digits --parquet points.parquet --state-dir s",
@@ -238,6 +245,8 @@ mod tests {
             ("phalanx launch job.yaml --coordinator http://a:1 --sink tensorboard=runs", ArgumentConflict),
             ("phalanx launch job.yaml --sink wandb=x", ValueValidation),
             ("phalanx coordinator --sink mlflow=http://me:secret@host", ValueValidation),
+            ("phalanx launch job.yaml --otlp collector:4317", ValueValidation),
+            ("phalanx worker --coordinator http://a:1 --otlp https://collector:4317", ValueValidation),
             ("phalanx export digits", MissingRequiredArgument),
             ("phalanx export digits --csv --tensorboard runs", ArgumentConflict),
             ("phalanx sweep", DisplayHelpOnMissingArgumentOrSubcommand),

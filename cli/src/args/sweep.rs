@@ -5,7 +5,7 @@ use clap::{ArgGroup, Args, Subcommand, value_parser};
 use domain::ids::RunName;
 use domain::spec::file::WORKERS_MAX;
 
-use super::{PlaceArgs, SinkArgs};
+use super::{OtlpArgs, PlaceArgs, SinkArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  phalanx sweep sweep.yaml --name search")]
@@ -50,6 +50,8 @@ pub(crate) struct SweepRunArgs {
     pub(crate) listen: SocketAddr,
     #[command(flatten)]
     pub(crate) sinks: SinkArgs,
+    #[command(flatten)]
+    pub(crate) otlp: OtlpArgs,
     /// Print one JSON object per line on stdout instead of text
     #[arg(long)]
     pub(crate) json: bool,

@@ -10,7 +10,7 @@ use domain::spec::file::{PRIORITY_MAX, STEPS_MAX, WORKERS_MAX};
 use sinks::Sink;
 use worker::ProfiledSteps;
 
-use super::{PlaceArgs, SinkArgs, StateDirArgs};
+use super::{OtlpArgs, PlaceArgs, SinkArgs, StateDirArgs};
 
 /// The most threads of a worker; far above any machine, and low enough to catch a slip.
 pub(super) const THREADS_MAX: i64 = 1024;
@@ -51,6 +51,8 @@ pub(crate) struct LocalArgs {
     pub(crate) profile: Option<ProfiledSteps>,
     #[command(flatten)]
     pub(crate) sinks: SinkArgs,
+    #[command(flatten)]
+    pub(crate) otlp: OtlpArgs,
 }
 
 #[derive(Debug, Args)]
@@ -325,6 +327,8 @@ pub(crate) struct CoordinatorServiceArgs {
     #[arg(long = "sink", value_name = "KIND=TARGET")]
     pub(crate) sinks: Vec<Sink>,
     #[command(flatten)]
+    pub(crate) otlp: OtlpArgs,
+    #[command(flatten)]
     pub(crate) state_dir: StateDirArgs,
 }
 
@@ -369,6 +373,8 @@ pub(crate) struct WorkerArgs {
     /// Which steps, counted from the first that a group makes
     #[arg(long, value_name = "FIRST-LAST", default_value_t, requires = "profile")]
     pub(crate) profile_steps: ProfiledSteps,
+    #[command(flatten)]
+    pub(crate) otlp: OtlpArgs,
     /// End when standard input is closed: how a worker notices that the process which started it is gone
     #[arg(long)]
     pub(crate) exit_with_stdin: bool,

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use domain::engine::Timing;
+use telemetry::Telemetry;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{CoordinatorServiceArgs, Http};
@@ -9,8 +10,9 @@ use crate::embedded::{self, bind, note_behind, reach, url_of, with_sinks};
 use crate::exit::{Exit, Failure};
 use crate::interrupts::Interrupts;
 use crate::output::print;
+use crate::process::Process;
 
-pub(crate) async fn run(args: CoordinatorServiceArgs) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: CoordinatorServiceArgs, process: &Process) -> Result<Exit, Failure> {
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let state_dir = args.state_dir.state_dir;
     if let Some(url) = coordinator::live_url(&state_dir) {
@@ -28,6 +30,7 @@ pub(crate) async fn run(args: CoordinatorServiceArgs) -> Result<Exit, Failure> {
         ready.push_str(&format!("\ndashboard at {}", url_of(http.local_addr()?)));
     }
     let config = with_sinks(coordinator::Config::new(state_dir, Timing::default()), &args.sinks)?;
+    let config = coordinator::Config { lost: process.telemetry.as_ref().map(Telemetry::lost), ..config };
     let shutdown = CancellationToken::new();
     let service = coordinator::run(config, listener, http, shutdown.clone());
     let asked = async {

@@ -11,20 +11,21 @@ use worker::Profiling;
 use crate::args::{LaunchArgs, LocalArgs};
 use crate::client::Client;
 use crate::cluster::{Cluster, Ending, start_coordinator};
-use crate::embedded::ANY_LOCAL_PORT;
+use crate::embedded::{ANY_LOCAL_PORT, Told};
 use crate::exit::{Exit, Failure};
 use crate::follow::{self, Ended};
 use crate::interrupts::Interrupts;
 use crate::job::{self, Overrides};
 use crate::output::{Place, Show};
+use crate::process::Process;
 use crate::profile;
 
-pub(crate) async fn run(args: LaunchArgs) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: LaunchArgs, process: &Process) -> Result<Exit, Failure> {
     let overrides = Overrides { name: args.name.clone(), workers: args.workers, steps: None };
     let spec = job::with_overrides(job::read(&args.file)?, overrides)?;
     match &args.place.coordinator.coordinator {
         Some(url) => on_running_cluster(url, &spec, args.json).await,
-        None => on_own_cluster(&args, &spec).await,
+        None => on_own_cluster(&args, &spec, process).await,
     }
 }
 
@@ -38,19 +39,20 @@ async fn on_running_cluster(url: &str, spec: &JobSpec, json: bool) -> Result<Exi
     follow::conclude(ended, &run.name, &show)
 }
 
-async fn on_own_cluster(args: &LaunchArgs, spec: &JobSpec) -> Result<Exit, Failure> {
+async fn on_own_cluster(args: &LaunchArgs, spec: &JobSpec, process: &Process) -> Result<Exit, Failure> {
     let state_dir = &args.place.state_dir.state_dir;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let submitted = start_coordinator(
         state_dir,
         args.local.listen,
         Some(ANY_LOCAL_PORT),
-        &args.local.sinks.sinks,
+        Told { sinks: &args.local.sinks.sinks, telemetry: process.telemetry.as_ref() },
         async |client| submit(client, spec).await,
     );
     let (embedded, client, run) = submitted.await?;
     let profile = profiling(&args.local, state_dir, &run)?;
-    let cluster = Cluster::complete(embedded, state_dir, spec.workers, args.local.threads, profile).await?;
+    let (threads, otlp) = (args.local.threads, process.endpoint());
+    let cluster = Cluster::complete(embedded, state_dir, spec.workers, threads, profile, otlp).await?;
     let mut show = Show::new(args.json);
     show.started(&run, &Place::own(&cluster.embedded, spec.workers))?;
     train(cluster, &client, &run, &mut show, &mut interrupts).await

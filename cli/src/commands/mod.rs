@@ -30,17 +30,18 @@ mod worker;
 
 use crate::args::Verb;
 use crate::exit::{Exit, Failure};
+use crate::process::Process;
 
 /// Does what was asked.
-pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
+pub(crate) async fn run(verb: Verb, process: &Process) -> Result<Exit, Failure> {
     match verb {
         Verb::Init(args) => init::run(args),
-        Verb::Launch(args) => launch::run(args).await,
-        Verb::Sweep(args) => sweep::run(args).await,
+        Verb::Launch(args) => launch::run(args, process).await,
+        Verb::Sweep(args) => sweep::run(args, process).await,
         Verb::Explain(args) => explain::run(args).await,
         Verb::Plan(args) => plan::run(&args),
         Verb::Replay(args) => replay::run(args).await,
-        Verb::Resume(args) => resume::run(args).await,
+        Verb::Resume(args) => resume::run(args, process).await,
         Verb::Stop(args) => stop::run(args).await,
         Verb::Priority(args) => priority::run(args).await,
         Verb::Drain(args) => drain::run(args).await,
@@ -57,8 +58,8 @@ pub(crate) async fn run(verb: Verb) -> Result<Exit, Failure> {
         Verb::Validate(args) => validate::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Doctor(args) => doctor::run(args).await,
-        Verb::Coordinator(args) => coordinator::run(args).await,
-        Verb::Worker(args) => worker::run(args).await,
+        Verb::Coordinator(args) => coordinator::run(args, process).await,
+        Verb::Worker(args) => worker::run(args, process).await,
         Verb::Completions(args) => completions::run(&args),
     }
 }

@@ -9,19 +9,20 @@ use crate::args::ResumeArgs;
 use crate::client::{Client, spec_of};
 use crate::cluster::{Cluster, start_coordinator};
 use crate::commands::{self, launch};
-use crate::embedded::ANY_LOCAL_PORT;
+use crate::embedded::{ANY_LOCAL_PORT, Told};
 use crate::exit::{Exit, Failure};
 use crate::follow::{self, is_ended};
 use crate::follow_sweep;
 use crate::interrupts::Interrupts;
 use crate::job;
 use crate::output::{Place, Show, sweep};
+use crate::process::Process;
 use crate::session::{live_coordinator, must_exist};
 
-pub(crate) async fn run(args: ResumeArgs) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: ResumeArgs, process: &Process) -> Result<Exit, Failure> {
     match live_coordinator(&args.place) {
         Some(url) => on_running_cluster(&url, &args).await,
-        None => on_own_cluster(&args).await,
+        None => on_own_cluster(&args, process).await,
     }
 }
 
@@ -46,7 +47,7 @@ async fn on_running_cluster(url: &str, args: &ResumeArgs) -> Result<Exit, Failur
     follow::conclude(ended, &run.name, &show)
 }
 
-async fn on_own_cluster(args: &ResumeArgs) -> Result<Exit, Failure> {
+async fn on_own_cluster(args: &ResumeArgs, process: &Process) -> Result<Exit, Failure> {
     let state_dir = &args.place.state_dir.state_dir;
     must_exist(state_dir)?;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
@@ -54,21 +55,22 @@ async fn on_own_cluster(args: &ResumeArgs) -> Result<Exit, Failure> {
         state_dir,
         args.local.listen,
         Some(ANY_LOCAL_PORT),
-        &args.local.sinks.sinks,
+        Told { sinks: &args.local.sinks.sinks, telemetry: process.telemetry.as_ref() },
         async |client| take_up(client, args).await,
     );
     let (embedded, client, taken_up) = taken_up.await?;
+    let (threads, otlp) = (args.local.threads, process.endpoint());
     let (run, workers) = match taken_up {
         TakenUp::Run(run, workers) => (*run, workers),
         TakenUp::Sweep(begun, workers) => {
-            let cluster = Cluster::complete(embedded, state_dir, workers, args.local.threads, None).await?;
+            let cluster = Cluster::complete(embedded, state_dir, workers, threads, None, otlp).await?;
             let show = sweep::Show::new(args.json);
             show.started(&begun, &Place::own(&cluster.embedded, workers))?;
             return commands::sweep::train(cluster, &client, &args.run, &show, &mut interrupts).await;
         }
     };
     let profile = launch::profiling(&args.local, state_dir, &run)?;
-    let cluster = Cluster::complete(embedded, state_dir, workers, args.local.threads, profile).await?;
+    let cluster = Cluster::complete(embedded, state_dir, workers, threads, profile, otlp).await?;
     let mut show = Show::new(args.json);
     show.started(&run, &Place::own(&cluster.embedded, workers))?;
     launch::train(cluster, &client, &run, &mut show, &mut interrupts).await

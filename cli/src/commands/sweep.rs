@@ -10,23 +10,24 @@ use crate::args::{SweepArgs, SweepRunArgs, SweepVerb};
 use crate::client::Client;
 use crate::cluster::{Cluster, Ending, start_coordinator};
 use crate::commands::sweep_results;
-use crate::embedded::ANY_LOCAL_PORT;
+use crate::embedded::{ANY_LOCAL_PORT, Told};
 use crate::exit::{Exit, Failure};
 use crate::follow_sweep::{self, SweepEnded};
 use crate::interrupts::Interrupts;
 use crate::job;
 use crate::output::{Place, sweep};
+use crate::process::Process;
 
-pub(crate) async fn run(args: SweepArgs) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: SweepArgs, process: &Process) -> Result<Exit, Failure> {
     match args.verb {
         Some(SweepVerb::Show(args)) => sweep_results::show(args).await,
         Some(SweepVerb::Curves(args)) => sweep_results::curves(args).await,
         Some(SweepVerb::Best(args)) => sweep_results::best(args).await,
-        None => start(args.run).await,
+        None => start(args.run, process).await,
     }
 }
 
-async fn start(args: SweepRunArgs) -> Result<Exit, Failure> {
+async fn start(args: SweepRunArgs, process: &Process) -> Result<Exit, Failure> {
     let file = args.file.as_deref().expect("clap asks for a file where there is no verb");
     let mut spec = job::read_sweep(file)?;
     if let Some(name) = &args.name {
@@ -34,7 +35,7 @@ async fn start(args: SweepRunArgs) -> Result<Exit, Failure> {
     }
     match &args.place.coordinator.coordinator {
         Some(url) => on_running_cluster(url, &spec, args.json).await,
-        None => on_own_cluster(&args, &spec).await,
+        None => on_own_cluster(&args, &spec, process).await,
     }
 }
 
@@ -48,17 +49,17 @@ async fn on_running_cluster(url: &str, spec: &SweepSpec, json: bool) -> Result<E
     follow_sweep::conclude(ended, &spec.name, &show)
 }
 
-async fn on_own_cluster(args: &SweepRunArgs, spec: &SweepSpec) -> Result<Exit, Failure> {
+async fn on_own_cluster(args: &SweepRunArgs, spec: &SweepSpec, process: &Process) -> Result<Exit, Failure> {
     let state_dir = &args.place.state_dir.state_dir;
     let workers = args.workers.unwrap_or_else(|| workers_for(spec));
     check_workers(spec, workers)?;
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
-    let submitted =
-        start_coordinator(state_dir, args.listen, Some(ANY_LOCAL_PORT), &args.sinks.sinks, async |client| {
-            submit(client, spec).await
-        });
+    let told = Told { sinks: &args.sinks.sinks, telemetry: process.telemetry.as_ref() };
+    let submitted = start_coordinator(state_dir, args.listen, Some(ANY_LOCAL_PORT), told, async |client| {
+        submit(client, spec).await
+    });
     let (embedded, client, begun) = submitted.await?;
-    let cluster = Cluster::complete(embedded, state_dir, workers, args.threads, None).await?;
+    let cluster = Cluster::complete(embedded, state_dir, workers, args.threads, None, process.endpoint()).await?;
     let show = sweep::Show::new(args.json);
     show.started(&begun, &Place::own(&cluster.embedded, workers))?;
     train(cluster, &client, &spec.name, &show, &mut interrupts).await

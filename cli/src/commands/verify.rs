@@ -15,7 +15,7 @@ use crate::args::VerifyArgs;
 use crate::client::{Client, Content};
 use crate::cluster::{Cluster, Ending, start_coordinator};
 use crate::commands::launch;
-use crate::embedded::ANY_LOCAL_PORT;
+use crate::embedded::{ANY_LOCAL_PORT, Told};
 use crate::exit::{Exit, Failure};
 use crate::follow::{self, Disturbance, Ended};
 use crate::interrupts::Interrupts;
@@ -100,11 +100,11 @@ impl Bench<'_> {
         let overrides = Overrides { workers: Some(case.workers), ..Overrides::default() };
         let spec = job::with_overrides(self.spec.clone(), overrides)?;
         let state_dir = self.dir.join(case.name.replace(' ', "-"));
-        let started = start_coordinator(&state_dir, ANY_LOCAL_PORT, None, &[], async |client| {
+        let started = start_coordinator(&state_dir, ANY_LOCAL_PORT, None, Told::default(), async |client| {
             launch::submit(client, &spec).await
         });
         let (embedded, mut client, run) = started.await?;
-        let mut cluster = Cluster::complete(embedded, &state_dir, case.workers, self.threads, None).await?;
+        let mut cluster = Cluster::complete(embedded, &state_dir, case.workers, self.threads, None, None).await?;
         let trained = self.train_on(&mut cluster, &mut client, run, case).await;
         let ending = if matches!(trained, Ok(Some(_))) { Ending::Orderly } else { Ending::AtOnce };
         let closed = cluster.end(ending).await;

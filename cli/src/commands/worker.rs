@@ -4,6 +4,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use anyhow::Context;
+use telemetry::Telemetry;
 use tokio_util::sync::CancellationToken;
 use worker::{Ending, Profiling, WorkerError};
 
@@ -11,8 +12,9 @@ use crate::args::WorkerArgs;
 use crate::client::with_scheme;
 use crate::exit::{Exit, Failure};
 use crate::interrupts::Interrupts;
+use crate::process::Process;
 
-pub(crate) async fn run(args: WorkerArgs) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: WorkerArgs, process: &Process) -> Result<Exit, Failure> {
     crate::memory::keep_freed();
     let mut interrupts = Interrupts::listen().context("cannot listen for signals")?;
     let shutdown = CancellationToken::new();
@@ -20,11 +22,13 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<Exit, Failure> {
         cancel_with_stdin(shutdown.clone())?;
     }
     let config = worker::Config {
+        id: process.worker_id()?,
         coordinator: with_scheme(&args.coordinator),
         bind: args.bind,
         orphan_limit: Duration::from_secs(args.orphan_limit),
         threads: args.threads,
         profile: args.profile.map(|folder| Profiling { folder, steps: args.profile_steps }),
+        spans: process.telemetry.as_ref().map(Telemetry::spans),
     };
     let asked = async {
         interrupts.next().await;

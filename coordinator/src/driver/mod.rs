@@ -37,17 +37,19 @@ use store::{CheckpointStore, JournalEntry, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{Span, error};
 
 use crate::clock::Clock;
 use crate::connections::Connections;
 use crate::effects::{self, Hands};
 use crate::metrics::Metrics;
+use crate::spans::{self, Rounds};
 
 use self::requests::UserRequest;
 
 pub(crate) use self::reports::Message;
 pub(crate) use self::requests::{Handle, RequestError};
+pub(crate) use self::round::Round;
 
 /// Messages that wait for the driver before their senders have to. Also the most of one portion, so that after one
 /// portion everything has been seen that waited when it began.
@@ -65,7 +67,11 @@ pub(crate) struct Driver {
     hands: Hands,
     metrics: Metrics,
     /// When the group was lost of runs that have no other one yet.
-    lost_since: BTreeMap<RunName, Instant>,
+    lost_since: BTreeMap<RunName, (Instant, Span)>,
+    /// Runs whose groups are forming.
+    forming: BTreeMap<RunName, Span>,
+    /// Chooses the rounds that a collector is told of.
+    rounds: Rounds,
     connections: Connections,
     /// Paths of manifests that are being written.
     committing: BTreeSet<String>,
@@ -117,6 +123,8 @@ impl Driver {
             hands: Hands { checkpoints, tasks, happened, shutdown },
             metrics,
             lost_since: BTreeMap::new(),
+            forming: BTreeMap::new(),
+            rounds: Rounds::default(),
             connections: Connections::default(),
             committing: BTreeSet::new(),
             picture: Picture::default(),
@@ -201,11 +209,19 @@ impl Driver {
             let formed = run.groups.iter().filter(|group| newest.is_none_or(|newest| group.generation > newest));
             self.metrics.formations.increment(formed.count() as u64);
             if run.failures > before.failures {
-                self.lost_since.entry(run.name.clone()).or_insert(now);
+                self.lost_since.entry(run.name.clone()).or_insert_with(|| (now, spans::recovery(run)));
+            }
+            if run.state == RunState::Forming {
+                self.forming.entry(run.name.clone()).or_insert_with(|| spans::forming(run));
+            } else if let Some(span) = self.forming.remove(&run.name) {
+                spans::came_out(&span, run);
             }
             if run.state == RunState::Running || run.state.is_ended() {
-                let since = self.lost_since.remove(&run.name).filter(|_| run.state == RunState::Running);
-                since.into_iter().for_each(|since| self.metrics.recovery.record(now.duration_since(since)));
+                let Some((since, span)) = self.lost_since.remove(&run.name) else { continue };
+                spans::came_out(&span, run);
+                if run.state == RunState::Running {
+                    self.metrics.recovery.record(now.duration_since(since));
+                }
             }
         }
     }

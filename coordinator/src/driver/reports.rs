@@ -267,7 +267,7 @@ mod tests {
         let checkpoint_url = format!("file://{}", folder.display());
         let parts = Parts {
             timing: Timing::default(),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(None),
             checkpoints: CheckpointStore::open(&checkpoint_url).unwrap(),
             checkpoint_url,
             store,

@@ -10,6 +10,9 @@ use domain::search::study::Fact;
 use store::StoreError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
+
+use crate::spans;
 
 use super::settle::may_pass;
 use super::{Driver, Message, Stopped};
@@ -17,8 +20,8 @@ use super::{Driver, Message, Stopped};
 /// What a user asks for.
 #[derive(Debug)]
 pub(super) enum UserRequest {
-    /// To take something in.
-    Take { event: Event, answer: oneshot::Sender<Result<(), RequestError>> },
+    /// To take something in, within a call.
+    Take { event: Event, call: Span, answer: oneshot::Sender<Result<(), RequestError>> },
     /// To tell what happened in a sweep.
     SweepFacts { sweep: RunName, answer: oneshot::Sender<Vec<Fact>> },
 }
@@ -52,7 +55,10 @@ impl Handle {
     /// Asks for something; returns once it is journalled and can be seen.
     pub(crate) async fn request(&self, event: Event) -> Result<(), RequestError> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(UserRequest::Take { event, answer }).await.map_err(|_| RequestError::Ending)?;
+        self.requests
+            .send(UserRequest::Take { event, call: Span::current(), answer })
+            .await
+            .map_err(|_| RequestError::Ending)?;
         answered.await.unwrap_or(Err(RequestError::Ending))
     }
 
@@ -76,32 +82,34 @@ impl Handle {
 
 impl Driver {
     pub(super) async fn on_request(&mut self, request: UserRequest) -> Result<(), Stopped> {
-        let (event, answer) = match request {
-            UserRequest::Take { event, answer } => (event, answer),
+        let (event, call, answer) = match request {
+            UserRequest::Take { event, call, answer } => (event, call, answer),
             UserRequest::SweepFacts { sweep, answer } => {
                 let _ = answer.send(self.engine.sweep_facts(&sweep).unwrap_or_default());
                 return Ok(());
             }
         };
-        let outcome = match self.engine.check(&event) {
-            Err(refusal) => Err(RequestError::Refused(refusal)),
-            Ok(()) => {
-                let now = self.clock.now();
-                let began = Instant::now();
-                match self.store.append(vec![(now, event.clone())]).await {
-                    Ok(()) => {
-                        self.metrics.journalled(1, began.elapsed());
-                        self.apply(now, vec![event]).await?;
-                        Ok(())
-                    }
-                    Err(error) if concerns_one_request(&error) => Err(RequestError::Store(error)),
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        };
+        let outcome = self.take(event).instrument(spans::of_request(&call)).await?;
         // A user who has gone away finds out by looking.
         let _ = answer.send(outcome);
         Ok(())
+    }
+
+    async fn take(&mut self, event: Event) -> Result<Result<(), RequestError>, Stopped> {
+        if let Err(refusal) = self.engine.check(&event) {
+            return Ok(Err(RequestError::Refused(refusal)));
+        }
+        let now = self.clock.now();
+        let began = Instant::now();
+        match self.store.append(vec![(now, event.clone())]).instrument(spans::part("journal")).await {
+            Ok(()) => {
+                self.metrics.journalled(1, began.elapsed());
+                self.apply(now, vec![event]).await?;
+                Ok(Ok(()))
+            }
+            Err(error) if concerns_one_request(&error) => Ok(Err(RequestError::Store(error))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) async fn refuse_requests_for(&mut self, pause: Duration) -> Result<(), Stopped> {
@@ -113,7 +121,7 @@ impl Driver {
                 () = self.hands.shutdown.cancelled() => return Err(Stopped::Asked),
                 () = &mut end => return Ok(()),
                 Some(request) = self.requests.recv() => match request {
-                    UserRequest::Take { event: _, answer } => {
+                    UserRequest::Take { event: _, call: _, answer } => {
                         let _ = answer.send(Err(RequestError::Stalled));
                     }
                     UserRequest::SweepFacts { sweep, answer } => {

@@ -13,8 +13,8 @@ use super::Message;
 
 /// What is settled together.
 #[derive(Debug, Default)]
-pub(super) struct Round {
-    pub(super) records: Vec<(RunName, Vec<Record>)>,
+pub(crate) struct Round {
+    pub(crate) records: Vec<(RunName, Vec<Record>)>,
     /// How far the records that count go.
     pub(super) advanced: BTreeMap<RunName, Position>,
     /// The newest step in `records` that counts.
@@ -23,7 +23,7 @@ pub(super) struct Round {
     /// How workers are doing, as far as they told.
     pub(super) vitals: BTreeMap<WorkerId, Vitals>,
     /// In the order in which they came.
-    pub(super) events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     /// Workers that `events` says are alive.
     pub(super) alive: BTreeSet<WorkerId>,
     /// Runs that a fact in `events` is about, but for evaluations.

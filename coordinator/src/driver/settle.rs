@@ -10,9 +10,10 @@ use futures::future::try_join_all;
 use proto::convert::Command;
 use store::{NewLogLine, StoreError};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 use crate::effects::{self, ForDriver};
+use crate::spans;
 
 use super::round::Round;
 use super::{Driver, Stopped, only_trial};
@@ -25,6 +26,11 @@ const STALL_PAUSE_MAX: Duration = Duration::from_secs(1);
 impl Driver {
     /// Makes a round durable, tells the engine, does what it asks for, shows it, acknowledges it.
     pub(super) async fn settle(&mut self, round: Round) -> Result<(), Stopped> {
+        let span = self.rounds.span(&round);
+        self.settle_within(round).instrument(span).await
+    }
+
+    async fn settle_within(&mut self, round: Round) -> Result<(), Stopped> {
         let Round {
             records,
             advanced,
@@ -48,12 +54,13 @@ impl Driver {
             try_join_all(records.iter().map(|(run, records)| store.insert_records(run, now, records.clone()))).await?;
             Ok(())
         })
+        .instrument(spans::part("store records"))
         .await?;
         let now = self.clock.now();
         let facts: Vec<(Time, Event)> = events.iter().filter(|e| e.is_fact()).map(|e| (now, e.clone())).collect();
         if !facts.is_empty() {
             let began = Instant::now();
-            self.until_durable(|| store.append(facts.clone())).await?;
+            self.until_durable(|| store.append(facts.clone())).instrument(spans::part("journal")).await?;
             self.metrics.journalled(facts.len(), began.elapsed());
         }
         for (run, data) in data {
@@ -135,6 +142,7 @@ impl Driver {
     pub(super) async fn apply(&mut self, now: Time, events: Vec<Event>) -> Result<(), Stopped> {
         let mut for_driver = ForDriver::default();
         let mut is_seen = false;
+        let deciding = spans::part("decide").entered();
         for event in events {
             is_seen |= event.is_fact() || matches!(event, Event::Advanced { .. });
             let effects = self.engine.apply(now, event);
@@ -144,6 +152,7 @@ impl Driver {
                 effects::perform(effect, &self.hands, &self.connections, spec_of, now.0, &mut for_driver);
             }
         }
+        drop(deciding);
         let ForDriver { lines, roll_backs, committing } = for_driver;
         self.committing.extend(committing);
         for (run, step, generation) in roll_backs {

@@ -19,6 +19,7 @@ use tonic::transport::server::TcpIncoming;
 use self::control::ControlService;
 use self::sweeps::SweepsService;
 use self::worker_link::WorkerLinkService;
+use crate::spans;
 
 /// Streams of one connection. A worker needs one, a tool a few.
 const STREAMS_MAX: u32 = 128;
@@ -70,6 +71,7 @@ pub(crate) async fn serve(
         .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
     Server::builder()
+        .trace_fn(spans::of_call)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_LIMIT))

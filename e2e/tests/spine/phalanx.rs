@@ -59,7 +59,11 @@ impl Place {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(self.path()).env("PHALANX_STATE_DIR", self.state_dir());
-        command.env_remove("PHALANX_COORDINATOR").env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+            .env_remove("PHALANX_COORDINATOR")
+            .env_remove("RUST_LOG")
+            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
+            .stdin(Stdio::null());
         command
     }
 

@@ -8,7 +8,7 @@ use crate::phalanx::{Place, root, text, train};
 
 const STEPS: u64 = 20;
 
-fn job(place: &Place) -> String {
+pub(crate) fn job(place: &Place) -> String {
     let datasets = root().join("datasets/digits");
     let file = |name: &str| datasets.join(name).display().to_string();
     let (images, labels) = (file("images-idx3-ubyte.gz"), file("labels-idx1-ubyte.gz"));
