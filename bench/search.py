@@ -9,7 +9,8 @@ would have half of the better medians. Over so many cells some fall below 0.05 b
 
 Trials finish in the order they began, and each is replaced when it finishes, on both sides. Optuna comes from a virtual
 environment that is made when there is none; `--python PATH` names an interpreter that has it (with torch, for its
-Gaussian process). `--only tpe` restricts the searchers, `--seeds`, `--gp-seeds` set how many runs, `--peer-cache FILE` keeps the peer's runs.
+Gaussian process). `--only tpe` restricts the searchers, `--seeds`, `--gp-seeds` set how many runs. Optuna's are kept in `--peer-cache FILE`, which
+this folder has; its Gaussian process takes up to a minute a run.
 """
 
 import argparse
@@ -35,6 +36,9 @@ BOUNDS = {
     "ackley10": [(-32.768, 32.768)] * 10,
     "rosenbrock5": [(-5.0, 10.0)] * 5,
 }
+OPTUNA = "5.0.0"
+# Runs of that Optuna that need not be made again: a run follows from its seed.
+KNOWN_RUNS = result.ROOT / "bench" / "peers" / f"optuna-{OPTUNA}.jsonl"
 PEERS = {"tpe": "Optuna TPESampler", "gaussian_process": "Optuna GPSampler"}
 
 
@@ -128,7 +132,7 @@ def peer_python(given: str | None) -> str:
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "optuna==5.0.0", "scipy", "torch", "pyarrow"], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", f"optuna=={OPTUNA}", "scipy", "torch", "pyarrow"], check=True)
     return str(python)
 
 
@@ -143,6 +147,15 @@ def peer_runs(python: str, jobs: list[dict]) -> list[dict]:
     processes = os.cpu_count() or 1
     with concurrent.futures.ThreadPoolExecutor(processes) as pool:
         return [run for part in pool.map(serve, [jobs[i::processes] for i in range(processes)]) for run in part]
+
+
+def read_runs(cache: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in cache.read_text().splitlines()] if cache.exists() else []
+
+
+def write_runs(cache: pathlib.Path, runs: list[dict]) -> None:
+    runs = sorted(runs, key=lambda run: (run["searcher"], run["function"], run["pending"], run["seed"]))
+    cache.write_text("".join(json.dumps(run) + "\n" for run in runs))
 
 
 def own_runs(binary: str, searcher: str, pending: int, seeds: int) -> list[dict]:
@@ -206,7 +219,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=list(PEERS))
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--gp-seeds", type=int, default=5)
-    parser.add_argument("--peer-cache", type=pathlib.Path)
+    parser.add_argument("--peer-cache", type=pathlib.Path, default=KNOWN_RUNS)
     arguments = parser.parse_args()
     under_peer(peer_python(arguments.python))
     searchers = arguments.only or list(PEERS)
@@ -215,7 +228,7 @@ def main() -> None:
         return arguments.gp_seeds if searcher == "gaussian_process" else arguments.seeds
 
     cache = arguments.peer_cache
-    theirs = [json.loads(line) for line in cache.read_text().splitlines()] if cache and cache.exists() else []
+    theirs = read_runs(cache)
     known = {(r["searcher"], r["function"], r["pending"], r["seed"]) for r in theirs}
     wanted = [
         {"searcher": s, "function": f, "pending": p, "seed": seed}
@@ -227,9 +240,9 @@ def main() -> None:
     jobs = [job for job in wanted if tuple(job.values()) not in known]
     if jobs:
         theirs += peer_runs(peer_python(arguments.python), jobs)
-        if cache:
-            cache.write_text("".join(json.dumps(run) + "\n" for run in theirs))
-    theirs = [run for run in theirs if run["searcher"] in searchers]
+        write_runs(cache, theirs)
+    asked = {tuple(job.values()) for job in wanted}
+    theirs = [run for run in theirs if (run["searcher"], run["function"], run["pending"], run["seed"]) in asked]
     ours = [run for s in searchers for p in PENDING for run in own_runs(arguments.binary, s, p, arguments.seeds)]
 
     our_cells, their_cells = summary(ours), summary(theirs)

@@ -14,7 +14,7 @@ time. Part two is the median number of steps until random search has trained a c
 configurations drawn at random in both. For errors the score is the share of right answers. ASHA never gets there where the good
 configurations are not among the better ones early on. The goal is held against `digits-wide` with eta 3.
 
-`--python` names an interpreter with Optuna and pyarrow, `--peer-cache FILE` keeps Optuna's runs, `--no-peer` leaves them out, `--only tpe`
+`--python` names an interpreter with Optuna and pyarrow, Optuna's runs are kept in `--peer-cache FILE`, `--no-peer` leaves them out, `--only tpe`
 restricts the searchers.
 """
 
@@ -78,8 +78,7 @@ def lines_of(binary: str, *arguments: str) -> list[dict]:
 
 
 def searches(arguments, folder: pathlib.Path, python: str) -> tuple[list[dict], list[str]]:
-    cache = arguments.peer_cache
-    known = [json.loads(line) for line in cache.read_text().splitlines()] if cache and cache.exists() else []
+    known = search.read_runs(arguments.peer_cache)
     jobs = [
         {"searcher": s, "function": f"table:{folder / problem}.json", "pending": p, "seed": seed}
         for s in arguments.only or search.PEERS
@@ -94,11 +93,11 @@ def searches(arguments, folder: pathlib.Path, python: str) -> tuple[list[dict], 
     have = {key(run) for run in known}
     missing = [job for job in jobs if key(job) not in have]
     if missing and not arguments.no_peer:
-        known += search.peer_runs(python, missing)
-        if cache:
-            cache.write_text("".join(json.dumps(run) + "\n" for run in known))
+        known += [{**run, "function": f"table:{key(run)[1]}"} for run in search.peer_runs(python, missing)]
+        search.write_runs(arguments.peer_cache, known)
     theirs = collections.defaultdict(list)
-    for run in known:
+    asked = {key(job) for job in jobs}
+    for run in (run for run in known if key(run) in asked):
         theirs[key(run)[:3]].append(run["best"])
 
     cells = []
@@ -160,7 +159,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--gp-seeds", type=int, default=8)
     parser.add_argument("--halving-seeds", type=int, default=200)
-    parser.add_argument("--peer-cache", type=pathlib.Path)
+    parser.add_argument("--peer-cache", type=pathlib.Path, default=search.KNOWN_RUNS)
     parser.add_argument("--only", action="append", choices=list(search.PEERS))
     parser.add_argument("--no-peer", action="store_true")
     arguments = parser.parse_args()

@@ -6,6 +6,8 @@
 
 mod parzen;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use self::parzen::{Observed, Parzen, Width};
@@ -18,7 +20,8 @@ use crate::random::{Purpose, Stream};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TpeSpec {
-    /// So many trials must have a result before the model is used; until then points are spread evenly, more of them in the middle.
+    /// So many trials must have a result before the model is used; until then points are spread evenly. Of the first so many,
+    /// and of every second further one, more lie in the middle.
     pub startup: u32,
     /// Points drawn for one proposal.
     pub candidates: u32,
@@ -51,6 +54,9 @@ impl Default for TpeSpec {
 /// So many of the newest trials count fully.
 const NEWEST: usize = 25;
 
+/// At most so many times as many points are drawn if none of them is admitted and new.
+const MORE: u32 = 8;
+
 /// The standard deviation of the first points, as a share of the side of the cube.
 const CENTRAL: f64 = 0.3;
 
@@ -61,6 +67,8 @@ pub struct Tpe {
     seed: u64,
     choices: Vec<Choice>,
     history: History,
+    /// The cells that were proposed, in a space of nothing but cells: a second trial there would end as the first one.
+    tried: BTreeSet<Vec<u64>>,
 }
 
 impl Tpe {
@@ -68,7 +76,7 @@ impl Tpe {
     pub fn new(spec: TpeSpec, space: &Space, seed: u64) -> Self {
         let choices = space.parameters().iter().map(|p| p.domain.choice()).collect();
         let history = History::new(spec.startup as usize);
-        Self { spec, seed, choices, history }
+        Self { spec, seed, choices, history, tried: BTreeSet::new() }
     }
 
     /// Takes what is known from earlier sweeps, before the first proposal.
@@ -82,6 +90,7 @@ impl Tpe {
         let is_modelled = self.history.finite() >= 1 && self.history.ranked().len() >= self.spec.startup as usize;
         let point = if is_modelled { self.most_promising(space, &mut stream) } else { self.central(space, number) };
         let active = space.active(&point);
+        self.tried.extend(self.cells(&point, &active));
         self.history.add(number, point.clone(), active);
         point
     }
@@ -125,12 +134,17 @@ impl Tpe {
         let mut active = vec![true; self.choices.len()];
         let mut scratch = Vec::new();
         let mut best = (f64::NEG_INFINITY, Vec::new());
-        for _ in 0..self.spec.candidates.max(1) {
+        let candidates = self.spec.candidates.max(1);
+        for drawn in 0..candidates * MORE {
+            if drawn >= candidates && !best.1.is_empty() {
+                break;
+            }
             let point = good.candidate(stream);
             if is_conditional {
                 active = space.active(&point);
             }
-            if !space.admits_point(&point) {
+            let is_tried = || self.cells(&point, &active).is_some_and(|cells| self.tried.contains(&cells));
+            if !space.admits_point(&point) || is_tried() {
                 continue;
             }
             let gain =
@@ -139,8 +153,20 @@ impl Tpe {
                 best = (gain, point);
             }
         }
-        // None that the constraints admit: the model says nothing about the few points that there are.
+        // None that the constraints admit, or that is new: the model says nothing about the few points that there are.
         if best.1.is_empty() { space.sample(stream) } else { best.1 }
+    }
+
+    /// The cells of a point; none in a space with continuous parameters. What is inactive counts for nothing.
+    fn cells(&self, point: &[f64], active: &[bool]) -> Option<Vec<u64>> {
+        let cell = |((x, choice), active): ((&f64, &Choice), &bool)| match choice {
+            Choice::Continuous => None,
+            Choice::Fixed => Some(0),
+            Choice::Ordered(count) | Choice::Unordered(count) => {
+                Some(if *active { ((x * *count as f64) as u64).min(count - 1) + 1 } else { 0 })
+            }
+        };
+        point.iter().zip(&self.choices).zip(active).map(cell).collect()
     }
 
     /// The good trials, and those modelled of the others, pending ones included.
@@ -206,7 +232,7 @@ fn thinned(numbers: &[u32], most: usize) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::{Condition, Domain, Parameter, Value};
+    use crate::search::{Condition, Configuration, Domain, Parameter, Value};
 
     fn space() -> Space {
         let text = |w: &str| Value::Text(w.to_owned());
@@ -264,6 +290,26 @@ mod tests {
             assert!(points.iter().flatten().all(|x| (0.0..1.0).contains(x)));
         }
         assert_ne!(play(4, 40, |p| vec![p[0]]), play(5, 40, |p| vec![p[0]]));
+    }
+
+    #[test]
+    fn in_a_space_of_cells_none_is_tried_twice_while_there_are_others() {
+        let parameter = |path: &str, domain| Parameter { path: path.to_owned(), domain, when: None };
+        let ordinal = |count| Domain::Ordinal { values: (0..count).map(Value::Integer).collect() };
+        let space =
+            Space::new(vec![parameter("a", ordinal(6)), parameter("b", ordinal(7)), parameter("c", ordinal(2))]);
+        let mut searcher = Tpe::new(TpeSpec { startup: 4, ..TpeSpec::default() }, &space, 3);
+        let mut proposed = Vec::new();
+        for number in 0..100 {
+            let point = searcher.propose(&space, number);
+            searcher.observe(number, 1, &[(point[0] - 0.4).abs() + point[1]]);
+            searcher.close(number);
+            proposed.push(space.decode(&point));
+        }
+        let different = |part: &[Configuration]| part.iter().map(|c| format!("{c:?}")).collect::<BTreeSet<_>>().len();
+        // The first ones are spread evenly, which may repeat one; the model's do not, until the good corner is used up.
+        assert!(different(&proposed[..60]) >= 58, "{}", different(&proposed[..60]));
+        assert!(different(&proposed) >= 75, "{}", different(&proposed));
     }
 
     #[test]
