@@ -11,15 +11,24 @@ use crate::phalanx::{Place, Running, config, signal, text};
 
 const RUN: &str = "digits-vit";
 
-/// A shell script for which `$PHALANX_STATE_DIR` is a file system of its own of `size` bytes; `"$@"` is the binary.
-fn on_small_disk(place: &Place, size: &str, script: &str) -> Running {
-    std::fs::create_dir_all(place.state_dir()).expect("a folder");
+/// A shell script for which `folder` of the state folder is a file system of its own of `size` bytes; `"$@"` is the binary.
+fn on_small_disk(place: &Place, folder: &str, size: &str, script: &str) -> Running {
+    let disk = place.state_dir().join(folder);
+    std::fs::create_dir_all(&disk).expect("a folder");
     let binary = place.command(&[]);
     let mut command = Command::new("unshare");
-    let script = format!("mount -t tmpfs -o size={size} tmpfs \"$PHALANX_STATE_DIR\" || exit 99; {script}");
+    let script = format!("mount -t tmpfs -o size={size} tmpfs \"$DISK\" || exit 99; {script}");
     command.args(["--mount", "sh", "-c", &script, "sh"]).arg(binary.get_program());
-    command.current_dir(place.path()).env("PHALANX_STATE_DIR", place.state_dir()).env_remove("PHALANX_COORDINATOR");
+    command.current_dir(place.path()).env("PHALANX_STATE_DIR", place.state_dir()).env("DISK", disk);
+    command.env_remove("PHALANX_COORDINATOR");
     Running::start(command)
+}
+
+/// The run is completed, with the weights of one that nothing happened to.
+fn assert_completed(said: &str) {
+    let ended = said.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).next_back();
+    let ended = ended.expect("the run says how it ended");
+    assert_eq!((&ended["state"], &ended["weights_sha256"]), (&"completed".into(), reference()), "{said}");
 }
 
 #[test]
@@ -27,18 +36,34 @@ fn a_full_disk_ends_the_run_with_its_reason_and_nothing_saved_is_lost() {
     let place = Place::new();
     let config = config("digits-vit.yaml");
     let script = format!(
-        "\"$@\" launch {config} --workers 2 --json; echo \"{{\\\"exit\\\": $?}}\"; \
-         mount -o remount,size=64m \"$PHALANX_STATE_DIR\"; \
+        "\"$@\" launch {config} --workers 2 --json; echo \"{{\\\"exit\\\": $?}}\"; mount -o remount,size=64m \"$DISK\"; \
          \"$@\" resume {RUN} --json; \"$@\" audit {RUN}"
     );
-    let output = on_small_disk(&place, "4m", &script).output();
+    // Room for a checkpoint or two.
+    let output = on_small_disk(&place, "checkpoints", "2m", &script).output();
     let said = text(&output.stdout) + &text(&output.stderr);
     assert!(said.to_lowercase().contains("no space left on device"), "{said}");
     assert!(said.contains("{\"exit\": 5}"), "{said}");
     assert!(said.contains("0 missing, 0 duplicated"), "{said}");
-    let ended = text(&output.stdout).lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).next_back();
-    let ended = ended.expect("the resumed run says how it ended");
-    assert_eq!((&ended["state"], &ended["weights_sha256"]), (&"completed".into(), reference()), "{said}");
+    assert_completed(&text(&output.stdout));
+}
+
+#[test]
+fn without_space_for_what_happens_training_waits_until_there_is_some() {
+    let place = Place::new();
+    let config = config("digits-vit.yaml");
+    let script = format!(
+        "\"$@\" launch {config} --workers 2 --json > out 2> err & \
+         until grep -q '\"checkpoint\"' out; do kill -0 $! || exit 98; sleep 0.02; done; \
+         cat /dev/zero > \"$DISK/ballast\"; \
+         until grep -q 'the store cannot be written' err; do kill -0 $! || exit 97; sleep 0.02; done; \
+         rm \"$DISK/ballast\"; wait $!; code=$?; cat out; cat err >&2; \"$@\" audit {RUN} >&2; exit $code"
+    );
+    let output = on_small_disk(&place, "", "64m", &script).output();
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{} {said}", output.status);
+    assert!(said.contains("the store can be written again") && said.contains("0 missing, 0 duplicated"), "{said}");
+    assert_completed(&text(&output.stdout));
 }
 
 #[test]

@@ -65,9 +65,11 @@ impl Collector {
         self.told.0.lock().expect("nobody panics with it").spans.clone()
     }
 
-    /// All log records so far.
+    /// All log records so far, as they were made: a message has them by their scopes.
     pub(crate) fn logs(&self) -> Vec<Log> {
-        self.told.0.lock().expect("nobody panics with it").logs.clone()
+        let mut logs = self.told.0.lock().expect("nobody panics with it").logs.clone();
+        logs.sort_by_key(|log| log.record.observed_time_unix_nano);
+        logs
     }
 }
 
