@@ -3,7 +3,7 @@
 use std::{env, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["control", "sweep", "worker", "peer"].map(|name| format!("phalanx/v1/{name}.proto"));
+    let files = ["inspection", "control", "sweep", "worker", "peer"].map(|name| format!("phalanx/v1/{name}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -9,7 +9,7 @@ use crate::exit::Failure;
 use crate::output::{Show, count, escape, note, print, table};
 
 /// The phases of a step, in their order.
-const PHASES: [&str; 7] = ["data", "forward", "backward", "reduce", "agree", "update", "report"];
+const PHASES: [&str; 8] = ["data", "forward", "backward", "reduce", "agree", "update", "inspect", "report"];
 
 /// Where the workers of a run write their profiles.
 pub(crate) fn folder(state_dir: &Path, run: &str) -> PathBuf {
@@ -129,6 +129,10 @@ impl Summary {
             let mut whole = Row { name: phase.to_owned(), ..Row::default() };
             of_kind("phase").filter(|event| event["name"] == phase).for_each(|event| whole.add(event));
             whole.operations = parts.iter().map(|part| part.operations).sum();
+            // Few jobs look into their model.
+            if phase == "inspect" && whole.micros == 0.0 {
+                continue;
+            }
             step.operations += whole.operations;
             rows.push(whole);
             rows.append(&mut parts);

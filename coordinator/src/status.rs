@@ -68,6 +68,7 @@ pub(crate) fn of_store(error: &StoreError) -> Status {
         StoreError::NotJournalable { .. } | StoreError::TooLarge { .. } => Status::invalid_argument(message),
         StoreError::Damaged { .. }
         | StoreError::DamagedRecord { .. }
+        | StoreError::DamagedInspection { .. }
         | StoreError::JournalGap { .. }
         | StoreError::JournalRow { .. } => Status::data_loss(message),
         StoreError::Io { .. } | StoreError::Closed => Status::unavailable(message),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use domain::audit::AuditReport;
 use domain::engine::Event;
 use domain::ids::{Generation, RunName, Step, Time};
+use domain::inspection::{Inspection, TensorHistograms};
 use domain::picture::Picture;
 use domain::record::Record;
 use domain::results::{Goodput, Results};
@@ -54,6 +55,20 @@ pub trait Source: Send + Sync + 'static {
 
     /// The layers of the newest checkpoint of a run; nothing before the first.
     fn model(&self, run: RunName) -> Answer<'_, Option<Vec<ModelLayer>>>;
+
+    /// At which steps the inside of a run's model was looked at, as far as that is kept: by step, then by generation.
+    fn inspections(&self, run: RunName) -> Answer<'_, Vec<InspectedAt>>;
+
+    /// What was seen at a step by a generation, or without one by the one that counts; nothing where nothing was looked at.
+    fn inspection(
+        &self,
+        run: RunName,
+        step: Step,
+        generation: Option<Generation>,
+    ) -> Answer<'_, Option<(InspectedAt, Inspection)>>;
+
+    /// What was seen of one tensor at the steps that count.
+    fn histograms(&self, run: RunName, tensor: String) -> Answer<'_, Vec<(InspectedAt, TensorHistograms)>>;
 
     /// Steps of a run that count, and evaluations, after a step, in their order. Never ends between a step and its
     /// evaluation.
@@ -152,4 +167,17 @@ pub struct ModelLayer {
     pub shape: Vec<u64>,
     /// Its elements.
     pub parameters: u64,
+}
+
+/// When the inside of a model was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct InspectedAt {
+    /// The step.
+    pub step: u64,
+    /// The generation that made it.
+    pub generation: u64,
+    /// Whether the run later went back to a state before it.
+    pub rolled_back: bool,
+    /// When it was stored, in milliseconds since the Unix epoch.
+    pub at: u64,
 }

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod batch;
 pub mod engine;
 pub mod ids;
+pub mod inspection;
 pub mod keep;
 pub mod picture;
 pub mod random;

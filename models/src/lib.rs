@@ -9,6 +9,7 @@
 
 mod error;
 mod gradient;
+mod inspect;
 mod layout;
 mod network;
 pub mod nn;
@@ -21,6 +22,7 @@ mod vit;
 pub use domain::schedule::learning_rate;
 pub use error::{ModelError, SnapshotError};
 pub use gradient::{Audit, Gradient, GradientSink, audit, clip_scale};
+pub use inspect::{Attended, histogram};
 pub use kernels::elementwise::add_into;
 pub use kernels::gemm::rate as peak_gflops;
 pub use kernels::simd::name as vector_unit;

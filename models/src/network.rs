@@ -7,7 +7,7 @@ use domain::spec::{ModelSpec, VitSpec};
 use crate::ModelError;
 use crate::gradient::GradientSink;
 use crate::layout::{Declaration, Layout, Role};
-use crate::nn::{self, CrossEntropy, Dropout, Precision, Profile, Tape, tensor_of};
+use crate::nn::{self, CrossEntropy, Dropout, Precision, Profile, Tape, Watcher, tensor_of};
 use crate::parameters::Parameters;
 use crate::vit::Vit;
 use candle_core::Tensor;
@@ -31,6 +31,17 @@ pub struct Batch<'a> {
     pub labels: &'a [u32],
     /// Images, channels, height, width.
     pub shape: [usize; 4],
+}
+
+impl Batch<'_> {
+    /// The first `count` samples, or all if there are fewer.
+    pub(crate) fn first(&self, count: usize) -> Self {
+        let [samples, rest @ ..] = self.shape;
+        let count = count.min(samples);
+        let [channels, height, width] = rest;
+        let values = rest.iter().product::<usize>() * count;
+        Self { images: &self.images[..values], labels: &self.labels[..count], shape: [count, channels, height, width] }
+    }
 }
 
 /// How a training pass goes over a micro-batch.
@@ -160,6 +171,20 @@ impl Network {
             let logits = self.vit.forward(&tape, batch.images, batch.shape, Dropout::Off)?;
             let (loss, correct) = nn::score(&logits, batch.labels)?;
             Ok(EvalSums { loss, correct, samples: batch.labels.len() as u64 })
+        })
+    }
+
+    /// Tells `watcher` what each attention layer looks at on `batch`, from the inputs to the outputs, without dropout. The
+    /// weights stay as they are, and no random number is drawn.
+    pub fn attention(&self, batch: Batch<'_>, watcher: Watcher<'_>) -> Result<(), ModelError> {
+        self.check(batch)?;
+        if batch.labels.is_empty() {
+            return Ok(());
+        }
+        kernels::threads::inside(|| {
+            let tape = Tape::evaluation(self.precision).watched(watcher);
+            self.vit.forward(&tape, batch.images, batch.shape, Dropout::Off)?;
+            Ok(())
         })
     }
 

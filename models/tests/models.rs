@@ -193,6 +193,61 @@ fn presets_have_the_published_numbers_of_parameters() {
     }
 }
 
+/// The heads look at what those of Hugging Face's model look at, in double precision.
+#[test]
+fn attention_is_what_pytorch_says() {
+    let reference = Reference::read();
+    let (network, _) = reference.network(&adamw());
+    let (images, labels) = (reference.f32("images"), reference.labels());
+    let batch = Batch { images: &images, labels: &labels, shape: [3, 3, 8, 12] };
+    let before = weights_of(&network);
+    let mut layers = Vec::new();
+    network.attention(batch, &mut |attended| layers.push(attended)).unwrap();
+    let names: Vec<&str> = layers.iter().map(|layer| layer.scope.as_str()).collect();
+    assert_eq!(names, ["vit.encoder.layer.0", "vit.encoder.layer.1"]);
+    for (i, layer) in layers.iter().enumerate() {
+        assert_eq!([layer.samples, layer.heads, layer.queries, layer.keys], [3, 2, 7, 7]);
+        let expected = reference.f64(&format!("attention.{i}"));
+        let error = relative_error(&layer.probabilities, &expected);
+        assert!(error < 5e-6, "{}: off by {error}", layer.scope);
+        for row in layer.probabilities.chunks(7) {
+            assert!((row.iter().map(|p| f64::from(*p)).sum::<f64>() - 1.0).abs() < 1e-6, "{row:?}");
+        }
+    }
+    // As it is kept: 16 bits of the greatest cell.
+    let (samples, kept) = network.look(batch).unwrap().unwrap();
+    assert_eq!((samples, kept.len()), (3, 2));
+    for (layer, kept) in layers.iter().zip(&kept) {
+        assert_eq!((kept.heads, kept.queries, kept.keys, kept.block), (2, 7, 7, 1));
+        let found: Vec<f32> = kept.patterns.iter().flat_map(|pattern| pattern.values()).collect();
+        assert_eq!(found.len(), layer.probabilities.len());
+        assert!(found.iter().zip(&layer.probabilities).all(|(f, e)| (f - e).abs() <= 1.0 / 65_535.0));
+    }
+    assert_eq!(weights_of(&network), before, "looking changes nothing");
+}
+
+#[test]
+fn every_parameter_has_its_histograms() {
+    let reference = Reference::read();
+    let (network, _) = reference.network(&adamw());
+    let layout = network.layout();
+    let flat: Vec<f32> = reference.flat(layout, "gradient", Reference::f64).iter().map(|g| *g as f32).collect();
+    let (tensors, left_out) = network.histograms(&gradient_from(layout, &flat)).unwrap();
+    assert_eq!((tensors.len(), left_out), (layout.parameters().len(), 0));
+    for (tensor, parameter) in tensors.iter().zip(layout.parameters()) {
+        assert_eq!(tensor.name, parameter.name);
+        let values = reference.f32(&format!("weight.{}", parameter.name));
+        assert_eq!(tensor.weights, models::histogram(&values), "{}", parameter.name);
+        assert_eq!(tensor.gradient, models::histogram(&flat[parameter.range.clone()]), "{}", parameter.name);
+        assert_eq!(tensor.weights.finite(), parameter.range.len() as u64);
+    }
+}
+
+fn weights_of(network: &Network) -> String {
+    let fresh = Optimizer::new(&adamw(), network.layout());
+    Snapshot::take(network.parameters(), &fresh).weights_sha256()
+}
+
 #[test]
 fn a_layout_is_sorted_gapless_and_decays_matrices_only() {
     let spec = ModelSpec::Vit(VitSpec { depth: 12, ..small_vit() });

@@ -1,8 +1,8 @@
 //! Wire to domain and back. The only such place: a field added on either side fails to compile here until it is handled.
 
-use domain::batch::Length;
-use domain::engine::{Assignment, AttemptOutcome, Running, StartFrom, StateInMemory, WorkerInfo};
-use domain::ids::{Generation, Rank, Step, TrialId, WorkerId};
+use domain::engine::{Assignment, AttemptOutcome, Running, WorkerInfo};
+use domain::ids::{Generation, Step, TrialId, WorkerId};
+use domain::inspection::Inspection;
 use domain::record::{EvalRecord, LedgerStep, Pace, Position, Read, Record, SavedPart, StepRecord, Vitals};
 use domain::spec::JobSpec;
 use domain::spec::file::STEPS_MAX;
@@ -10,9 +10,13 @@ use domain::view::WorkerView;
 
 use crate::v1;
 
+mod assignment;
+mod inspection;
 mod run;
 mod sweep;
 
+use self::assignment::{assignment_from_wire, assignment_to_wire};
+pub use self::inspection::{inspection_bytes, inspection_from_wire, inspection_to_wire};
 pub use self::run::{EVALS_SHOWN_MAX, run_to_wire};
 pub use self::sweep::{
     effort_to_wire, fact_from_json, fact_to_json, importances_to_wire, saved_to_wire, sweep_spec_from_json,
@@ -165,6 +169,13 @@ pub enum Report {
         /// Steps of the whole run.
         total_steps: u64,
     },
+    /// The inside of the model at a step.
+    Inspected {
+        /// The trial.
+        trial: TrialId,
+        /// What was seen.
+        inspection: Box<Inspection>,
+    },
 }
 
 /// A line that a worker wrote.
@@ -268,6 +279,10 @@ pub fn report_from_wire(report: v1::Report) -> Result<Report, ConvertError> {
             train_samples: storable("DataOpened", "train_samples", train_samples)?,
             total_steps: storable("DataOpened", "total_steps", total_steps)?,
         },
+        Body::Inspected(v1::Inspected { trial: id, inspection }) => Report::Inspected {
+            trial: trial("Inspected", &id)?,
+            inspection: Box::new(inspection_from_wire(inspection.ok_or_else(|| missing("Inspected", "inspection"))?)?),
+        },
     })
 }
 
@@ -366,6 +381,10 @@ pub fn report_to_wire(sequence: u64, report: Report) -> v1::Report {
         Report::DataOpened { trial, train_samples, total_steps } => {
             Body::DataOpened(v1::DataOpened { trial: trial.to_string(), train_samples, total_steps })
         }
+        Report::Inspected { trial, inspection } => Body::Inspected(v1::Inspected {
+            trial: trial.to_string(),
+            inspection: Some(inspection_to_wire(*inspection)),
+        }),
     };
     v1::Report { sequence, body: Some(body) }
 }
@@ -404,80 +423,6 @@ pub fn command_to_wire(command: Command) -> v1::Command {
         Command::Shutdown => Body::Shutdown(v1::Shutdown {}),
     };
     v1::Command { body: Some(body) }
-}
-
-fn assignment_from_wire(assign: v1::Assign) -> Result<Assignment, ConvertError> {
-    let v1::Assign {
-        trial: id,
-        generation,
-        rank,
-        members,
-        leaving,
-        spec_json,
-        start,
-        recorded,
-        skip_updates,
-        discard_state,
-        until,
-    } = assign;
-    if rank as usize >= members.len() {
-        let cause = format!("rank ({rank}) must be < members ({})", members.len());
-        return Err(ConvertError::Invalid { message: "Assign", field: "rank", cause });
-    }
-    Ok(Assignment {
-        trial: trial("Assign", &id)?,
-        generation: Generation(generation),
-        rank: Rank(rank),
-        members: members.into_iter().map(worker_from_wire).collect(),
-        leaving: leaving.into_iter().map(WorkerId).collect(),
-        spec: spec_from_json(&spec_json)?,
-        start: start.map_or(StartFrom::Scratch, |v1::StartCheckpoint { step, manifest, blake3, copy }| match copy {
-            false => StartFrom::Checkpoint { step: Step(step), manifest, blake3 },
-            true => StartFrom::Copy { step: Step(step), manifest, blake3 },
-        }),
-        recorded: position_from_wire(recorded.ok_or_else(|| missing("Assign", "recorded"))?),
-        skip_updates: skip_updates.into_iter().map(Step).collect(),
-        state: if discard_state { StateInMemory::Discard } else { StateInMemory::Keep },
-        until: until.map(|until| match until {
-            v1::assign::Until::UntilSteps(steps) => Length::Steps(steps),
-            v1::assign::Until::UntilEpochs(epochs) => Length::Epochs(epochs),
-        }),
-    })
-}
-
-fn assignment_to_wire(assignment: &Assignment) -> v1::Assign {
-    let Assignment { trial, generation, rank, members, leaving, spec, start, recorded, skip_updates, state, until } =
-        assignment;
-    v1::Assign {
-        trial: trial.to_string(),
-        generation: generation.0,
-        rank: rank.0,
-        members: members.iter().map(worker_to_wire).collect(),
-        leaving: leaving.iter().map(|worker| worker.0).collect(),
-        spec_json: spec_to_json(spec),
-        start: match start {
-            StartFrom::Scratch => None,
-            StartFrom::Checkpoint { step, manifest, blake3 } => Some(v1::StartCheckpoint {
-                step: step.0,
-                manifest: manifest.clone(),
-                blake3: blake3.clone(),
-                copy: false,
-            }),
-            StartFrom::Copy { step, manifest, blake3 } => Some(v1::StartCheckpoint {
-                step: step.0,
-                manifest: manifest.clone(),
-                blake3: blake3.clone(),
-                copy: true,
-            }),
-        },
-        recorded: Some(position_to_wire(*recorded)),
-        skip_updates: skip_updates.iter().map(|s| s.0).collect(),
-        discard_state: *state == StateInMemory::Discard,
-        until: until.map(|until| match until {
-            Length::Steps(steps) => v1::assign::Until::UntilSteps(steps),
-            Length::Epochs(epochs) => v1::assign::Until::UntilEpochs(epochs),
-        }),
-    }
 }
 
 fn worker_from_wire(worker: v1::Worker) -> WorkerInfo {

@@ -104,6 +104,16 @@ pub enum StoreError {
         /// What is wrong with it.
         cause: &'static str,
     },
+    /// A stored inspection cannot be decoded.
+    #[error("inspection of step {step} of run {run} is damaged: {cause}")]
+    DamagedInspection {
+        /// The run.
+        run: String,
+        /// The step.
+        step: u64,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// SQLite refused in another way, which is a mistake of this crate.
     #[error("the store refused a statement")]
     Sqlite {

@@ -9,6 +9,7 @@ mod checkpoint;
 mod efforts;
 mod error;
 mod facts;
+mod inspections;
 mod journal;
 mod lock;
 mod log;
@@ -23,6 +24,7 @@ pub use checkpoint::{
     Checkpoint, CheckpointError, CheckpointStore, CommittedManifest, Layer, MANIFEST_VERSION, Manifest,
 };
 pub use error::StoreError;
+pub use inspections::{INSPECTIONS_MAX, InspectionEntry};
 pub use journal::JournalEntry;
 pub use log::{LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogFilter, LogLine, LogPage, NewLogLine};
 pub use records::{LEDGER_PAGE_BYTES_MAX, LedgerCursor, LedgerStep, PAGE_MAX, RecordCursor, StoredRecord};

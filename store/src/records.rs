@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::efforts::{self, NewSteps};
 use crate::error::column;
-use crate::{StoreError, reads};
+use crate::{StoreError, inspections, reads};
 
 /// The most rows a read gives at once, whatever limit is asked for. Bounds the memory of a page to about a megabyte.
 pub const PAGE_MAX: usize = 10_000;
@@ -161,7 +161,7 @@ pub(crate) fn roll_back(
              WHERE run = ?1 AND step > ?2 AND generation < ?3 AND rolled_back = 0",
         )?
         .execute(params![run.as_str(), step, generation])?;
-    Ok(())
+    inspections::roll_back(connection, run.as_str(), step, generation)
 }
 
 pub(crate) fn newest_position(connection: &Connection, run: &RunName) -> Result<Position, StoreError> {

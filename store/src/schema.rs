@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::{StoreError, efforts};
 
 /// The newest schema version, kept in SQLite's `user_version`.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// How much of the write-ahead log stays on disk after it was copied into the database.
 const WAL_BYTES_KEPT: i64 = 16 << 20;
@@ -110,6 +110,26 @@ CREATE TABLE sink_notes (
 PRAGMA user_version = 3;
 ";
 
+/// What version 4 has beside version 3.
+const TABLES_4: &str = "
+-- The inside of models at steps. At most one of a step is live, that is, not rolled back.
+CREATE TABLE inspections (
+    sequence    INTEGER PRIMARY KEY AUTOINCREMENT,
+    run         TEXT NOT NULL,
+    step        INTEGER NOT NULL,
+    generation  INTEGER NOT NULL,
+    rolled_back INTEGER NOT NULL,            -- 0 or 1
+    at_ms       INTEGER NOT NULL,            -- Unix time
+    histograms  BLOB NOT NULL,               -- JSON, compressed with gzip
+    attention   BLOB                         -- the same; NULL where it was not looked at
+) STRICT;
+CREATE UNIQUE INDEX made_inspections ON inspections (run, step, generation);
+CREATE UNIQUE INDEX live_inspections ON inspections (run, step) WHERE rolled_back = 0;
+CREATE INDEX inspections_of_runs ON inspections (run, sequence);
+
+PRAGMA user_version = 4;
+";
+
 /// Opens the database for writing and brings it to the newest schema.
 pub(crate) fn open_for_writing(file: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(file)?;
@@ -136,7 +156,10 @@ pub(crate) fn open_for_writing(file: &Path) -> Result<Connection, StoreError> {
             transaction.execute_batch(TABLES_2)?;
             efforts::fill(&transaction)?;
         }
-        transaction.execute_batch(TABLES_3)?;
+        if version < 3 {
+            transaction.execute_batch(TABLES_3)?;
+        }
+        transaction.execute_batch(TABLES_4)?;
         transaction.commit()?;
     }
     Ok(connection)

@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 
 use domain::engine::Event;
 use domain::ids::{Generation, RunName, Step, Time};
+use domain::inspection::{Inspection, TensorHistograms};
 use domain::record::{EvalRecord, Position, Record, StepRecord};
 use domain::results::{Effort, Goodput};
 use domain::view::DataFacts;
@@ -14,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::lock::FolderLock;
 use crate::writer::{self, QUEUE_MAX, Read, Write};
 use crate::{
-    JournalEntry, LedgerCursor, LedgerStep, LogFilter, LogLine, LogPage, NewLogLine, RecordCursor, SinkPosition,
-    StoreError, StoredRecord, efforts, facts, journal, log, records, schema, sinks,
+    InspectionEntry, JournalEntry, LedgerCursor, LedgerStep, LogFilter, LogLine, LogPage, NewLogLine, RecordCursor,
+    SinkPosition, StoreError, StoredRecord, efforts, facts, inspections, journal, log, records, schema, sinks,
 };
 
 /// The coordinator's memory: journal, records, log lines and data facts of all runs, in `STATE_DIR/phalanx.db`.
@@ -200,6 +201,57 @@ impl Store {
     ) -> Result<(Vec<LedgerStep>, Option<LedgerCursor>), StoreError> {
         let run = run.clone();
         self.read(move |connection| records::read_ledger(connection, &run, after, limit)).await
+    }
+
+    /// Stores the inside of a model at a step, and drops the oldest of the run beyond
+    /// [`INSPECTIONS_MAX`](crate::INSPECTIONS_MAX). One of a step that the live lineage has one of changes nothing; one that an
+    /// earlier [`roll_back`](Self::roll_back) covers is stored as rolled back.
+    pub async fn insert_inspection(&self, run: &RunName, now: Time, inspection: Inspection) -> Result<(), StoreError> {
+        let (run, encoded) = (run.clone(), inspections::Encoded::of(inspection)?);
+        self.write(move |connection| inspections::insert(connection, &run, now, &encoded)).await
+    }
+
+    /// The inspections that are kept of a run, rolled back or not, by step, then by generation.
+    pub async fn inspections(&self, run: &RunName) -> Result<Vec<InspectionEntry>, StoreError> {
+        let run = run.clone();
+        self.read(move |connection| inspections::list(connection, &run)).await
+    }
+
+    /// The inspection of a step by a generation; without one, that of the live lineage.
+    pub async fn inspection(
+        &self,
+        run: &RunName,
+        step: Step,
+        generation: Option<Generation>,
+    ) -> Result<Option<(InspectionEntry, Inspection)>, StoreError> {
+        let name = run.clone();
+        let found = self.read(move |connection| inspections::read(connection, &name, step, generation)).await?;
+        found.map(|found| found.inspection(run)).transpose()
+    }
+
+    /// The first inspection of a run behind number `after` that is of the live lineage and of a step up to `through`.
+    pub async fn next_inspection(
+        &self,
+        run: &RunName,
+        after: u64,
+        through: Step,
+    ) -> Result<Option<(InspectionEntry, Inspection)>, StoreError> {
+        let name = run.clone();
+        let found = self.read(move |connection| inspections::read_next(connection, &name, after, through)).await?;
+        found.map(|found| found.inspection(run)).transpose()
+    }
+
+    /// What the inspections of the live lineage say of one tensor, by step; those that say nothing of it are left out.
+    pub async fn histograms(
+        &self,
+        run: &RunName,
+        tensor: String,
+    ) -> Result<Vec<(InspectionEntry, TensorHistograms)>, StoreError> {
+        let (name, run) = (run.clone(), run.clone());
+        let found = self.read(move |connection| inspections::read_histograms(connection, &name)).await?;
+        // Unpacking many takes a while, in which others read.
+        let unpack = move || found.iter().filter_map(|found| found.tensor(&run, &tensor).transpose()).collect();
+        tokio::task::spawn_blocking(unpack).await.map_err(|_| StoreError::Closed)?
     }
 
     /// Adds lines to a run's log, and drops the oldest beyond [`LOG_LINES_MAX`](crate::LOG_LINES_MAX).

@@ -1,7 +1,8 @@
 //! A worker process: it holds a device, takes its place in groups, and makes steps. It decides nothing.
 //!
 //! Start at [`attempt`]: what happens from an assignment to its end. [`form`] makes a group of its members, [`training`] is
-//! the loop and [`step`] one turn of it, [`evaluation`] measures, [`agreement`] is what the ranks tell each other.
+//! the loop and [`step`] one turn of it, [`evaluation`] measures, [`inspection`] shows the inside
+//! of the model, [`agreement`] is what the ranks tell each other.
 //! [`connection`] keeps the stream to the coordinator, [`report`] what is on its way there, [`records`] what is not yet
 //! durable there, [`orders`] what has come from there. [`peer`] brings members up to date, [`checkpoint`] saves in the
 //! background what [`state`] and its [`sidecar`] hold, [`device`] is the thread that all tensors live on. [`profile`] notes
@@ -14,6 +15,7 @@ mod connection;
 mod device;
 mod evaluation;
 mod form;
+mod inspection;
 mod orders;
 mod peer;
 mod profile;

@@ -28,7 +28,7 @@ pub(crate) struct Progress {
 /// Everything that determines a run's result, by name, in a canonical form. A state of another run is refused by it.
 ///
 /// Left out is what must not change the result: the run's name, the number of workers, its priority, when states are saved,
-/// and the limit of time.
+/// the limit of time, and what is shown of the inside of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity(BTreeMap<&'static str, String>);
 
@@ -48,6 +48,7 @@ impl Identity {
             eval,
             checkpoint: _,
             early_stopping,
+            inspect: _,
         } = spec;
         let mut early_stopping = early_stopping.clone();
         early_stopping.max_seconds = None;

@@ -45,6 +45,7 @@ impl Training<'_> {
         self.state.progress.position = Position { step, evaluated: false };
         self.clock.inside_model();
         self.recorder.phase("update");
+        self.inspect(step);
 
         let (micros, micros_outside_model) = self.clock.take();
         self.outbox.set_pace(Pace { step_micros: micros, outside_micros: micros_outside_model });

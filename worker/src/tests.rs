@@ -18,6 +18,8 @@ use crate::device::{self, Device};
 use crate::peer::{self, Offers};
 use crate::report::Outbox;
 
+mod inspection;
+
 /// A test that waits for longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 const STEPS: u64 = 12;
@@ -76,6 +78,7 @@ pub(crate) fn digits() -> JobSpec {
             threshold: None,
             max_seconds: None,
         },
+        inspect: None,
     }
 }
 
@@ -303,7 +306,7 @@ async fn forward(worker: usize, outbox: Outbox, reports: Sender<(usize, Report)>
 }
 
 /// What must be equal whatever happens to the workers, to the bit.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Outcome {
     weights_sha256: String,
     steps: Vec<(Step, u64, u64, u64, bool)>,

@@ -152,6 +152,7 @@ impl Driver {
             Report::DataOpened { trial, train_samples, total_steps } => {
                 round.data.insert(trial.run, DataFacts { train_samples, total_steps });
             }
+            Report::Inspected { trial, inspection } => round.inspections.push((trial.run, *inspection)),
         }
     }
 
@@ -220,7 +221,8 @@ fn trial_of(report: &Report) -> Option<&TrialId> {
         | Report::RollbackRequested { trial, .. }
         | Report::AttemptEnded { trial, .. }
         | Report::Logs { trial, .. }
-        | Report::DataOpened { trial, .. } => Some(trial),
+        | Report::DataOpened { trial, .. }
+        | Report::Inspected { trial, .. } => Some(trial),
         Report::Hello { .. } | Report::Heartbeat(_) | Report::Goodbye => None,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::engine::Event;
 use domain::ids::{RunName, TrialId, WorkerId};
+use domain::inspection::Inspection;
 use domain::record::{Position, Record, StepRecord, Vitals};
 use domain::view::DataFacts;
 use proto::convert::Report;
@@ -15,6 +16,8 @@ use super::Message;
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     pub(crate) records: Vec<(RunName, Vec<Record>)>,
+    /// The inside of models, as it was seen.
+    pub(super) inspections: Vec<(RunName, Inspection)>,
     /// How far the records that count go.
     pub(super) advanced: BTreeMap<RunName, Position>,
     /// The newest step in `records` that counts.
@@ -36,10 +39,10 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// Records of a run wait until the facts about it that came before them are settled.
+    /// Records and inspections of a run wait until the facts about it that came before them are settled.
     pub(super) fn must_settle_before(&self, message: &Message) -> bool {
         match message {
-            Message::Reported { report: Report::Records { trial, .. }, .. } => {
+            Message::Reported { report: Report::Records { trial, .. } | Report::Inspected { trial, .. }, .. } => {
                 self.runs_with_facts.contains(&trial.run)
             }
             Message::Reported { .. } | Message::Attached { .. } | Message::Detached { .. } | Message::Happened(_) => {

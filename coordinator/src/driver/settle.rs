@@ -33,6 +33,7 @@ impl Driver {
     async fn settle_within(&mut self, round: Round) -> Result<(), Stopped> {
         let Round {
             records,
+            inspections,
             advanced,
             newest,
             data,
@@ -51,6 +52,9 @@ impl Driver {
             for (run, data) in &data {
                 store.set_data_facts(run, *data).await?;
             }
+            // Whoever reads a step finds what was seen at it.
+            let seen = inspections.iter().map(|(run, seen)| store.insert_inspection(run, now, seen.clone()));
+            try_join_all(seen).await?;
             try_join_all(records.iter().map(|(run, records)| store.insert_records(run, now, records.clone()))).await?;
             Ok(())
         })
@@ -81,6 +85,7 @@ impl Driver {
             self.apply(now, told).await?;
         }
         let shown = self.picture.version();
+        inspections.iter().for_each(|(run, _)| self.picture.touch(run));
         vitals.into_iter().for_each(|(worker, vitals)| self.picture.set_vitals(worker, vitals));
         if self.picture.version() > shown {
             self.publish();

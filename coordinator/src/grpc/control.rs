@@ -14,6 +14,7 @@ use store::{CheckpointStore, LedgerCursor, LedgerStep, LogLine, PAGE_MAX, Record
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use super::inspections::InspectionsReading;
 use super::pages::{Messages, Pages, messages};
 use crate::clock::Clock;
 use crate::driver::Handle;
@@ -175,6 +176,18 @@ impl Control for ControlService {
         let name = self.known(&request.into_inner().name)?;
         let run = self.picture().run(&name).cloned().ok_or_else(|| status::no_run(&name))?;
         let reading = HistoryReading { store: self.store.clone(), run, after: Some(RecordCursor::default()) };
+        Ok(Response::new(messages(reading)))
+    }
+
+    type ReadInspectionsStream = Messages<v1::ReadInspectionsResponse>;
+
+    async fn read_inspections(
+        &self,
+        request: Request<v1::ReadInspectionsRequest>,
+    ) -> Result<Response<Self::ReadInspectionsStream>, Status> {
+        let name = self.known(&request.into_inner().name)?;
+        let entries = self.store.inspections(&name).await.map_err(|e| status::of_store(&e))?;
+        let reading = InspectionsReading { store: self.store.clone(), name, entries: entries.into() };
         Ok(Response::new(messages(reading)))
     }
 

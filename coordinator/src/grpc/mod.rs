@@ -1,6 +1,7 @@
 //! The services, and the limits they are served with.
 
 pub(crate) mod control;
+mod inspections;
 mod pages;
 mod sweep_results;
 pub(crate) mod sweeps;

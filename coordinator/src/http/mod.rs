@@ -7,17 +7,18 @@ mod samplers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashboard::{Answer, Failure, LogLine, LogQuery, ModelLayer, Series, SeriesQuery, SinkStanding, Source, Start};
+use dashboard::{Answer, Failure, InspectedAt, LogLine, LogQuery, ModelLayer, Series, SeriesQuery, SinkStanding, Source, Start};
 use domain::audit::AuditReport;
 use domain::engine::Event;
-use domain::ids::{RunName, Step, Time};
+use domain::ids::{Generation, RunName, Step, Time};
+use domain::inspection::{Inspection, TensorHistograms};
 use domain::picture::{Picture, RunPicture};
 use domain::record::Record;
 use domain::results::{self, Goodput, Results};
 use domain::search::study::Fact;
 use domain::timeline::{self, Moment, OfRun};
 use sinks::{Board, Standing};
-use store::{CheckpointStore, Layer, LogFilter, LogPage, PAGE_MAX, Store, StoreError};
+use store::{CheckpointStore, InspectionEntry, Layer, LogFilter, LogPage, PAGE_MAX, Store, StoreError};
 use tokio::sync::watch;
 
 use self::fresh::Fresh;
@@ -170,6 +171,11 @@ fn of_store(error: StoreError) -> Failure {
     status::failure(&status::of_store(&error))
 }
 
+fn inspected_at(entry: InspectionEntry) -> InspectedAt {
+    let InspectionEntry { sequence: _, step, generation, rolled_back, at } = entry;
+    InspectedAt { step: step.0, generation: generation.0, rolled_back, at: at.0 }
+}
+
 impl Source for HttpSource {
     fn pictures(&self) -> watch::Receiver<Arc<Picture>> {
         self.driver.picture()
@@ -229,6 +235,32 @@ impl Source for HttpSource {
 
     fn model(&self, run: RunName) -> Answer<'_, Option<Vec<ModelLayer>>> {
         Box::pin(self.layers(run))
+    }
+
+    fn inspections(&self, run: RunName) -> Answer<'_, Vec<InspectedAt>> {
+        Box::pin(async move {
+            let entries = self.store.inspections(&run).await.map_err(of_store)?;
+            Ok(entries.into_iter().map(inspected_at).collect())
+        })
+    }
+
+    fn inspection(
+        &self,
+        run: RunName,
+        step: Step,
+        generation: Option<Generation>,
+    ) -> Answer<'_, Option<(InspectedAt, Inspection)>> {
+        Box::pin(async move {
+            let found = self.store.inspection(&run, step, generation).await.map_err(of_store)?;
+            Ok(found.map(|(entry, inspection)| (inspected_at(entry), inspection)))
+        })
+    }
+
+    fn histograms(&self, run: RunName, tensor: String) -> Answer<'_, Vec<(InspectedAt, TensorHistograms)>> {
+        Box::pin(async move {
+            let found = self.store.histograms(&run, tensor).await.map_err(of_store)?;
+            Ok(found.into_iter().map(|(entry, tensor)| (inspected_at(entry), tensor)).collect())
+        })
     }
 
     fn records(&self, run: RunName, after: Step, limit: usize) -> Answer<'_, Vec<Record>> {

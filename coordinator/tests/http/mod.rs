@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod hostile;
+mod inspection;
 mod stream;
 
 use std::net::SocketAddr;

@@ -247,6 +247,16 @@ impl Tools {
         soon(self.0.get_run(request)).await.unwrap().into_inner().run.unwrap()
     }
 
+    pub(crate) async fn inspections(&mut self, name: &str) -> Vec<v1::ReadInspectionsResponse> {
+        let request = v1::ReadInspectionsRequest { name: name.to_owned() };
+        let mut pages = soon(self.0.read_inspections(request)).await.unwrap().into_inner();
+        let mut all = Vec::new();
+        while let Some(page) = soon(pages.message()).await.unwrap() {
+            all.push(page);
+        }
+        all
+    }
+
     pub(crate) async fn cluster(&mut self) -> v1::GetClusterResponse {
         soon(self.0.get_cluster(v1::GetClusterRequest {})).await.unwrap().into_inner()
     }

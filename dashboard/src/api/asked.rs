@@ -3,7 +3,7 @@
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
-use domain::ids::{RunName, WorkerId};
+use domain::ids::{RunName, Step, WorkerId};
 use serde::de::DeserializeOwned;
 
 use crate::Failure;
@@ -35,6 +35,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         let path = Path::<String>::from_request_parts(parts, state).await;
         let Path(name) = path.map_err(|rejection: PathRejection| Failure::bad_request(rejection.body_text()))?;
         RunName::new(name).map(Self).map_err(|error| Failure::bad_request(error.to_string()))
+    }
+}
+
+/// The run and the step that the path of a request names.
+#[derive(Debug)]
+pub(crate) struct NamedStep(pub(crate) RunName, pub(crate) Step);
+
+impl<S: Send + Sync> FromRequestParts<S> for NamedStep {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let path = Path::<(String, u64)>::from_request_parts(parts, state).await;
+        let Path((name, step)) =
+            path.map_err(|rejection: PathRejection| Failure::bad_request(rejection.body_text()))?;
+        let name = RunName::new(name).map_err(|error| Failure::bad_request(error.to_string()))?;
+        Ok(Self(name, Step(step)))
     }
 }
 

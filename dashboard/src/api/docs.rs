@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 
-use super::{act, cluster, export, run, series, sweep};
+use super::{act, cluster, export, inspection, run, series, sweep};
 use crate::stream;
 
 #[derive(OpenApi)]
@@ -16,6 +16,7 @@ use crate::stream;
     paths(
         cluster::cluster, cluster::events, stream::stream,
         run::run, series::series, run::log, run::ledger, run::model,
+        inspection::inspections, inspection::inspection, inspection::histograms,
         sweep::sweep, sweep::decisions,
         act::stop, act::resume, act::stop_sweep, act::resume_sweep,
         act::priority, act::priority_of_sweep, act::pin, act::unpin, act::drain,

@@ -5,6 +5,7 @@ pub(crate) mod asked;
 mod cluster;
 mod docs;
 mod export;
+mod inspection;
 mod run;
 mod series;
 mod sweep;
@@ -30,6 +31,9 @@ pub(crate) fn router() -> Router<App> {
         .route("/api/v1/runs/{name}/log", get(run::log))
         .route("/api/v1/runs/{name}/ledger", get(run::ledger))
         .route("/api/v1/runs/{name}/model", get(run::model))
+        .route("/api/v1/runs/{name}/inspections", get(inspection::inspections))
+        .route("/api/v1/runs/{name}/inspections/{step}", get(inspection::inspection))
+        .route("/api/v1/runs/{name}/histograms", get(inspection::histograms))
         .route("/api/v1/runs/{name}/export.csv", get(export::run))
         .route("/api/v1/runs/{name}/stop", post(act::stop))
         .route("/api/v1/runs/{name}/resume", post(act::resume))

@@ -226,5 +226,6 @@ pub(crate) fn base_spec(name: RunName) -> JobSpec {
             threshold: None,
             max_seconds: None,
         },
+        inspect: None,
     }
 }

@@ -5,7 +5,7 @@
 
 use super::file::{EPOCHS_MAX, GLOBAL_BATCH_MAX, PATH_BYTES_MAX, PRIORITY_MAX, STEPS_MAX, WORKERS_MAX};
 use super::{
-    CheckpointSpec, DataSource, DataSpec, EarlyStoppingSpec, EvalSpec, Every, Holdout, JobSpec, ModelSpec,
+    CheckpointSpec, DataSource, DataSpec, EarlyStoppingSpec, EvalSpec, Every, Holdout, InspectSpec, JobSpec, ModelSpec,
     OptimizerRule, OptimizerSpec, ScheduleShape, ScheduleSpec, TrainSpec, VitSpec,
 };
 use crate::batch::Length;
@@ -38,6 +38,7 @@ pub fn check(spec: &JobSpec) -> Result<(), Inconsistent> {
         eval,
         checkpoint,
         early_stopping,
+        inspect,
     } = spec;
     let mut wrong = Wrong(Vec::new());
     wrong.unless(in_range(u64::from(*workers), WORKERS_MAX), || {
@@ -58,6 +59,10 @@ pub fn check(spec: &JobSpec) -> Result<(), Inconsistent> {
     check_eval(eval, &mut wrong);
     check_checkpoint(checkpoint, &mut wrong);
     check_early_stopping(early_stopping, &mut wrong);
+    if let Some(InspectSpec { every, histograms, attention }) = inspect {
+        check_every("inspect", *every, &mut wrong);
+        wrong.unless(*histograms || *attention, || "inspect.histograms or inspect.attention must be true".to_owned());
+    }
     if wrong.0.is_empty() { Ok(()) } else { Err(Inconsistent(wrong.0)) }
 }
 
@@ -297,6 +302,12 @@ mod tests {
             ("eval.every_epochs (0)", |s| s.eval.every = Every::Epochs(0)),
             ("checkpoint.keep_last (0)", |s| s.checkpoint.keep_last = 0),
             ("patience (0)", |s| s.early_stopping.patience = Some(0)),
+            ("inspect.every_steps (0)", |s| {
+                s.inspect = Some(InspectSpec { every: Every::Steps(0), histograms: true, attention: false });
+            }),
+            ("inspect.histograms or inspect.attention", |s| {
+                s.inspect = Some(InspectSpec { every: Every::Steps(1), histograms: false, attention: false });
+            }),
         ];
         for (expected, spoil) in cases {
             let mut spec = good();

@@ -22,8 +22,8 @@ pub(super) use self::section::nearest;
 use self::section::{Collector, Interval, Section, Value};
 use super::{
     AugmentSpec, CheckpointSpec, DataSource, DataSpec, Decay, EarlyStoppingSpec, EvalMetric, EvalSpec, Every, Holdout,
-    JobSpec, ModelSpec, NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, Precision, ScheduleShape, ScheduleSpec,
-    TrainSpec, VitSpec,
+    InspectSpec, JobSpec, ModelSpec, NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, Precision, ScheduleShape,
+    ScheduleSpec, TrainSpec, VitSpec,
 };
 use crate::batch::Length;
 use crate::ids::{RUN_NAME_BYTES_MAX, RunName, RunNameError};
@@ -114,6 +114,7 @@ fn read_job(job: &Section<'_>, base: &Path) -> Option<JobSpec> {
     let eval = read_eval(&job.section_or_empty("eval"));
     let checkpoint = read_checkpoint(&job.section_or_empty("checkpoint"));
     let early_stopping = read_early_stopping(&job.section_or_empty("early_stopping"));
+    let inspect = job.optional("inspect", |v| read_inspect(&v.section()?));
     job.finish();
 
     Some(JobSpec {
@@ -130,6 +131,7 @@ fn read_job(job: &Section<'_>, base: &Path) -> Option<JobSpec> {
         eval: eval?,
         checkpoint: checkpoint?,
         early_stopping: early_stopping?,
+        inspect: inspect?,
     })
 }
 
@@ -580,6 +582,18 @@ fn read_early_stopping(stopping: &Section<'_>) -> Option<EarlyStoppingSpec> {
         threshold: threshold?,
         max_seconds: max_seconds?,
     })
+}
+
+fn read_inspect(inspect: &Section<'_>) -> Option<InspectSpec> {
+    let every = read_every(inspect);
+    let histograms = inspect.or("histograms", true, Value::boolean);
+    let attention = inspect.or("attention", true, Value::boolean);
+    if (histograms, attention) == (Some(false), Some(false)) {
+        let hint = "leave out the section to look at nothing".to_owned();
+        inspect.report("attention", "must not be false together with histograms", Some(hint));
+    }
+    inspect.finish();
+    Some(InspectSpec { every: every?, histograms: histograms?, attention: attention? })
 }
 
 /// The longest time limit: a century, which in milliseconds is still far from overflowing.

@@ -45,6 +45,9 @@ pub struct JobSpec {
     pub checkpoint: CheckpointSpec,
     /// When to stop before the end.
     pub early_stopping: EarlyStoppingSpec,
+    /// What is shown of the inside of the model; nothing without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspect: Option<InspectSpec>,
 }
 
 impl JobSpec {
@@ -322,6 +325,17 @@ pub struct CheckpointSpec {
     pub keep_best: u32,
     /// Checkpoints whose step is a multiple of this are kept.
     pub keep_every_steps: Option<u64>,
+}
+
+/// What is shown of the inside of the model while it trains. It must not change the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectSpec {
+    /// How often.
+    pub every: Every,
+    /// Histograms of every parameter and its gradient.
+    pub histograms: bool,
+    /// What attention looks at, for a few held-out samples.
+    pub attention: bool,
 }
 
 /// When to stop before the end. The metric also ranks checkpoints.

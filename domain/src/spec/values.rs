@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CheckpointSpec, DataSpec, Decay, EarlyStoppingSpec, EvalSpec, Every, JobSpec, ModelSpec, NonFinitePolicy,
-    OptimizerRule, OptimizerSpec, Pool, Precision, ScheduleShape, ScheduleSpec, TrainSpec, VitSpec,
+    CheckpointSpec, DataSpec, Decay, EarlyStoppingSpec, EvalSpec, Every, InspectSpec, JobSpec, ModelSpec,
+    NonFinitePolicy, OptimizerRule, OptimizerSpec, Pool, Precision, ScheduleShape, ScheduleSpec, TrainSpec, VitSpec,
 };
 use crate::batch::Length;
 use crate::search::{Configuration, Value};
@@ -27,6 +27,7 @@ impl JobSpec {
             eval,
             checkpoint,
             early_stopping,
+            inspect,
         } = self;
         let mut values = Values(BTreeMap::new());
         values.integer("seed", *seed);
@@ -43,6 +44,11 @@ impl JobSpec {
         values.integer("eval.batch", *batch);
         values.checkpoint(checkpoint);
         values.early_stopping(early_stopping);
+        if let Some(InspectSpec { every, histograms, attention }) = inspect {
+            values.every("inspect", *every);
+            values.set("inspect.histograms", Value::Boolean(*histograms));
+            values.set("inspect.attention", Value::Boolean(*attention));
+        }
         values.0
     }
 }

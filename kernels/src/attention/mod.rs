@@ -12,6 +12,7 @@
 mod backward;
 mod forward;
 mod heads;
+mod probabilities;
 mod short;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ mod tile;
 pub use backward::backward;
 pub use forward::forward;
 pub use heads::{Heads, HeadsMut};
+pub use probabilities::probabilities;
 
 use crate::gemm::Precision;
 

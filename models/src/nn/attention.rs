@@ -8,6 +8,7 @@ use kernels::fresh;
 use super::dropout::Dropped;
 use super::tape::{Gradients, Operator, Shared, Tape};
 use super::values::{Values, tensor_of};
+use crate::inspect::Attended;
 
 /// Which keys a query sees, and what is added to the scores.
 #[derive(Clone, Default)]
@@ -118,6 +119,7 @@ fn run(tape: &Tape<'_>, sources: Sources, sizes: Sizes, pattern: Pattern) -> Res
     let Sizes { samples, queries, keys, heads, head_dim } = sizes;
     let operations = 4 * (samples * heads * queries * keys * head_dim) as u64 / if pattern.causal { 2 } else { 1 };
     let operator = Attention { sources, sizes, pattern, forward: None };
+    tape.tell(|scope| operator.attended(scope))?;
     let mut inputs: Vec<Tensor> = operator.sources.tensors().into_iter().cloned().collect();
     inputs.extend(operator.pattern.bias.clone());
     tape.run("attention", operations, &inputs.iter().collect::<Vec<_>>(), |keep| {
@@ -161,6 +163,19 @@ impl Attention {
             blocks,
             dropout: self.pattern.dropout.map(dropped),
         }))
+    }
+
+    /// What the heads look at: the probabilities in double precision, without dropout. The operator itself never holds them
+    /// all, so they are made again.
+    fn attended(&self, scope: String) -> Result<Attended> {
+        let Sizes { samples, queries, keys, heads, head_dim: _ } = self.sizes;
+        let mut probabilities = vec![0.0; samples * heads * queries * keys];
+        self.with_mask(|mask| {
+            self.sources.with(self.sizes, |[q, k, _]| {
+                attention::probabilities(self.sizes, self.scale(), q, k, mask, &mut probabilities);
+            })
+        })??;
+        Ok(Attended { scope, samples, heads, queries, keys, probabilities })
     }
 
     fn gradients(&self, gradient: &[f32], to: &Gradients<'_>) -> Result<OfInputs> {

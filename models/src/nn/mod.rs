@@ -39,5 +39,5 @@ pub use norm::{layer_norm, rms_norm};
 pub use pool::{first_token, mean_of_tokens};
 pub use pool2d::{Divisor, Pool2d, avg_pool2d, global_avg_pool, max_pool2d};
 pub use profile::{Phase, Profile, Span};
-pub use tape::{Gradients, Operator, Outcome, Shared, Tape};
+pub use tape::{Gradients, Operator, Outcome, Shared, Tape, Watcher};
 pub use values::{Values, tensor_of};

@@ -17,6 +17,7 @@ use kernels::gemm::Precision;
 use super::cross_entropy::{CrossEntropy, cross_entropy};
 use super::profile::{Phase, Profile};
 use crate::gradient::GradientSink;
+use crate::inspect::Attended;
 use crate::layout::Layout;
 use crate::parameters::Parameters;
 
@@ -33,9 +34,14 @@ pub struct Tape<'p> {
     precision: Precision,
     recorded: Option<RefCell<Recorded<'p>>>,
     profile: Option<&'p Profile>,
-    /// What the model is doing, for the profile.
+    /// Who is told what attention looks at.
+    watcher: Option<RefCell<Watcher<'p>>>,
+    /// What the model is doing, for the profile and the watcher.
     scope: RefCell<String>,
 }
+
+/// Takes what each attention layer looks at, in the order in which they run.
+pub type Watcher<'p> = &'p mut (dyn FnMut(Attended) + Send);
 
 struct Recorded<'p> {
     parameters: &'p Parameters,
@@ -71,17 +77,37 @@ impl<'p> Tape<'p> {
             wanted: HashSet::new(),
             uses: vec![0; parameters.tensors().len()],
         };
-        Self { precision, recorded: Some(RefCell::new(recorded)), profile: None, scope: RefCell::default() }
+        Self {
+            precision,
+            recorded: Some(RefCell::new(recorded)),
+            profile: None,
+            watcher: None,
+            scope: RefCell::default(),
+        }
     }
 
     /// For evaluations.
     pub fn evaluation(precision: Precision) -> Self {
-        Self { precision, recorded: None, profile: None, scope: RefCell::default() }
+        Self { precision, recorded: None, profile: None, watcher: None, scope: RefCell::default() }
     }
 
     /// Notes in `profile` how long each operator took.
     pub fn profiled(self, profile: Option<&'p Profile>) -> Self {
         Self { profile, ..self }
+    }
+
+    /// Tells `watcher` what every attention layer looks at.
+    pub fn watched(self, watcher: Watcher<'p>) -> Self {
+        Self { watcher: Some(RefCell::new(watcher)), ..self }
+    }
+
+    /// Tells whoever watches what an attention layer looks at, which `attended` makes for the part of the model in hand.
+    pub(super) fn tell(&self, attended: impl FnOnce(String) -> Result<Attended>) -> Result<()> {
+        if let Some(watcher) = &self.watcher {
+            let attended = attended(self.scope.borrow().clone())?;
+            (*watcher.borrow_mut())(attended);
+        }
+        Ok(())
     }
 
     /// In which format operands enter products.
@@ -91,7 +117,7 @@ impl<'p> Tape<'p> {
 
     /// Says that what follows belongs to the part `name` of the model.
     pub fn enter(&self, name: &str) {
-        if self.profile.is_some() {
+        if self.profile.is_some() || self.watcher.is_some() {
             name.clone_into(&mut self.scope.borrow_mut());
         }
     }

@@ -450,3 +450,42 @@ fn threads_do_not_change_a_bit() {
         }
     }
 }
+
+/// Who watches is told the probabilities, whatever the mask: the output is their product with the values.
+#[test]
+fn what_is_told_of_attention_is_what_attention_does() {
+    let (samples, queries, keys, heads, dim) = (2, 5, 7, 3, 12);
+    let tensor = |seed: u64, shape: &[usize]| {
+        let (shape, values) = random(seed, shape);
+        tensor_of(values, shape.as_slice()).unwrap()
+    };
+    let q = tensor(1, &[samples, queries, dim]);
+    let [k, v] = [2, 3].map(|seed| tensor(seed, &[samples, keys, dim]));
+    let unseen = Some((0..samples * keys).map(|i| i % 5 != 0).collect::<Vec<_>>());
+    let blocks = Some(Blocks { size: 4, seen: vec![true, false, true, true] });
+    let patterns = [
+        Pattern::default(),
+        Pattern { causal: true, keys: unseen, ..Pattern::default() },
+        Pattern { bias: Some(tensor(4, &[heads, queries, keys])), blocks, ..Pattern::default() },
+    ];
+    for pattern in patterns {
+        let mut told = Vec::new();
+        let mut watcher = |attended| told.push(attended);
+        let tape = Tape::evaluation(Precision::F32).watched(&mut watcher);
+        tape.enter("part");
+        let y = cross_attention(&tape, &q, &k, &v, heads, pattern).unwrap();
+        drop(tape);
+        let [attended] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((attended.scope.as_str(), attended.queries, attended.keys), ("part", queries, keys));
+        let p = |s, h, i, j| f64::from(attended.probabilities[((s * heads + h) * queries + i) * keys + j]);
+        let values: Vec<f32> = v.flatten_all().unwrap().to_vec1().unwrap();
+        let mut expected = Vec::new();
+        for (s, i, column) in (0..samples * queries * dim).map(|n| (n / dim / queries, n / dim % queries, n % dim)) {
+            let h = column / (dim / heads);
+            let row: f64 = (0..keys).map(|j| p(s, h, i, j)).sum();
+            assert!((row - 1.0).abs() < 1e-6, "a row adds up to {row}");
+            expected.push((0..keys).map(|j| p(s, h, i, j) * f64::from(values[(s * keys + j) * dim + column])).sum());
+        }
+        close("attention", &y.flatten_all().unwrap().to_vec1::<f32>().unwrap(), &expected);
+    }
+}

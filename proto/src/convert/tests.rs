@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use domain::batch::Length;
-use domain::engine::{AttemptOutcome, WorkerInfo};
+use domain::engine::{AttemptOutcome, StartFrom, StateInMemory, WorkerInfo};
 use domain::ids::{Generation, Rank, Step, TrialId, WorkerId};
 use domain::picture::RunPicture;
 use domain::view::{MeasurementView, RunState, RunView};

@@ -75,6 +75,7 @@ pub(crate) fn spec(name: &RunName, number: f64) -> JobSpec {
             threshold: None,
             max_seconds: Some(60),
         },
+        inspect: None,
     }
 }
 

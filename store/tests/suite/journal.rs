@@ -226,8 +226,8 @@ async fn a_journal_that_is_not_whole_is_refused() {
         ),
         ("journal row 2 is missing, the next one is 3", Box::new(sql("DELETE FROM journal WHERE sequence = 2"))),
         (
-            "DB has schema version 4, this program knows versions up to 3\nhint: use the newer phalanx that wrote it",
-            Box::new(sql("PRAGMA user_version = 4")),
+            "DB has schema version 5, this program knows versions up to 4\nhint: use the newer phalanx that wrote it",
+            Box::new(sql("PRAGMA user_version = 5")),
         ),
         ("DB holds tables that phalanx did not make", Box::new(sql("PRAGMA user_version = 0"))),
         (

@@ -6,6 +6,7 @@ mod checkpoints;
 mod damage;
 mod disk_full;
 mod fixtures;
+mod inspections;
 mod journal;
 mod log;
 mod records;

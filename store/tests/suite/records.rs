@@ -286,7 +286,7 @@ async fn sums_of_steps_are_made_up_for_what_an_older_program_stored() {
     assert_eq!(before.1, Goodput { productive_micros: 4010, lost_micros: 2009 });
     drop(store);
     let file = rusqlite::Connection::open(folder.path().join("phalanx.db")).unwrap();
-    let back = "DROP TABLE sinks; DROP TABLE sink_notes; ALTER TABLE records DROP COLUMN at_ms;
+    let back = "DROP TABLE inspections; DROP TABLE sinks; DROP TABLE sink_notes; ALTER TABLE records DROP COLUMN at_ms;
                 DROP TABLE efforts; DROP INDEX rolled_back_records; PRAGMA user_version = 1";
     file.execute_batch(back).unwrap();
     drop(file);

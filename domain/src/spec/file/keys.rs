@@ -75,6 +75,10 @@ pub(super) const JOB: &[Key] = &[
     ("early_stopping.min_delta", "0", "the least change that is an improvement"),
     ("early_stopping.threshold", "none", "stop as soon as the metric is this good"),
     ("early_stopping.max_seconds", "none", "stop after this many seconds of training"),
+    ("inspect.every_epochs", "1", "with the section `inspect`, the inside of the model is looked at this often; nothing is without it"),
+    ("inspect.every_steps", "none", "the same in steps; one of the two"),
+    ("inspect.histograms", "true", "histograms of every parameter and of its gradient"),
+    ("inspect.attention", "true", "what each attention head looks at, for the first four held-out samples"),
 ];
 
 /// Keys of sweep files.

@@ -76,6 +76,10 @@ early_stopping:
   min_delta: 1e-3
   threshold: 0.05
   max_seconds: 3600
+inspect:
+  every_steps: 50
+  histograms: true
+  attention: false
 priority: -7
 ";
 
@@ -164,10 +168,11 @@ fn defaults_are_filled_in() {
             threshold: None,
             max_seconds: None,
         },
+        inspect: None,
     };
     assert_eq!(read_ok(SHORTEST), expected);
     // A section of which every line was commented out, a byte order mark, Windows line ends: all the same job.
-    let emptied = format!("\u{feff}{SHORTEST}optimizer:\nschedule:\neval:\ncheckpoint:\nearly_stopping:\n");
+    let emptied = format!("\u{feff}{SHORTEST}optimizer:\nschedule:\neval:\ncheckpoint:\nearly_stopping:\ninspect:\n");
     assert_eq!(read_ok(&emptied), expected);
     assert_eq!(read_ok(&SHORTEST.replace('\n', "\r\n")), expected);
 }
@@ -225,6 +230,7 @@ fn every_key_is_read() {
             threshold: Some(0.05),
             max_seconds: Some(3600),
         },
+        inspect: Some(InspectSpec { every: Every::Steps(50), histograms: true, attention: false }),
     };
     assert_eq!(read_ok(LONGEST), expected);
 }
@@ -492,7 +498,7 @@ schedule: {type: cosin, lr: fast}
     let expected = "\
 job.yaml:2:7: name: may hold only letters, digits, '-', '_' and '.', and must begin with a letter or digit (\"../../x\")
 job.yaml:3:1: tree: unknown key
-  hint: known keys: checkpoint, data, early_stopping, eval, min_workers, model, name, optimizer, priority, schedule, seed, train, version, workers
+  hint: known keys: checkpoint, data, early_stopping, eval, inspect, min_workers, model, name, optimizer, priority, schedule, seed, train, version, workers
 job.yaml:5:7: data.labels: is required
 job.yaml:5:39: data.mean[0]: must be a finite number (.nan)
 job.yaml:7:3: model.depth: is required
