@@ -6,6 +6,7 @@ import { followTheme } from "./state/theme";
 import "./styles/base.css";
 import "./styles/parts.css";
 import "./styles/views.css";
+import "./styles/inside.css";
 
 followTheme();
 followAddress();

@@ -74,7 +74,7 @@ function file(name, text) {
   return name;
 }
 
-function job({ name, images, workers = 1, size = "dim: 32, depth: 2", epochs, saves = 2 }) {
+function job({ name, images, workers = 1, size = "dim: 32, depth: 2", epochs, saves = 2, more = "" }) {
   const digits = join(root, "datasets/digits");
   const quoted = JSON.stringify(images ?? join(digits, "images-idx3-ubyte.gz"));
   return file(
@@ -89,7 +89,7 @@ train: {epochs: ${epochs}, global_batch: 64, micro_batches: 4}
 schedule: {type: cosine, lr: 1e-3, warmup_steps: 20}
 eval: {every_epochs: 2}
 checkpoint: {every_epochs: ${saves}, keep_last: 3, keep_best: 1}
-`,
+${more}`,
   );
 }
 
@@ -98,7 +98,7 @@ function sweep(name, rest) {
 }
 
 const jobs = () => ({
-  run: job({ name: "page-run", workers: 2, size: "dim: 64, depth: 3", epochs: 20000, saves: 6 }),
+  run: job({ name: "page-run", workers: 2, size: "dim: 64, depth: 3", epochs: 20000, saves: 6, more: "inspect: {every_steps: 50}\n" }),
   hostile: job({ name: "page-hostile", images: join(place, `${HOSTILE}\u202egnp.exe`), epochs: 3 }),
   trial: job({ name: "trial", epochs: 18 }),
   sweep: sweep(

@@ -191,6 +191,72 @@ export interface Model {
   layers: Layer[];
 }
 
+/** When the inside of a model was looked at. */
+export interface InspectedAt {
+  step: number;
+  generation: number;
+  rolled_back: boolean;
+  at: number;
+}
+
+export interface Inspections {
+  inspections: InspectedAt[];
+  tensors: { name: string; shape: number[] }[];
+}
+
+/** How values are spread: equally wide buckets from `low` to `high`. */
+export interface Histogram {
+  low: number;
+  high: number;
+  counts: number[];
+  min: number;
+  max: number;
+  mean: number;
+  std: number;
+  zeros: number;
+  non_finite: number;
+}
+
+export interface HistogramsAt extends InspectedAt {
+  weights: Histogram;
+  gradient: Histogram;
+}
+
+/** A tensor over time. */
+export interface HistogramsOverTime {
+  tensor: string;
+  steps: HistogramsAt[];
+}
+
+export interface InspectedSample {
+  label: number;
+  width: number;
+  height: number;
+  channels: number;
+  pixels: number[];
+}
+
+/** What a head looks at, in 65,535ths of the peak. */
+export interface AttentionPattern {
+  peak: number;
+  cells: number[];
+}
+
+export interface AttentionLayer {
+  name: string;
+  heads: number;
+  queries: number;
+  keys: number;
+  block: number;
+  rows: number;
+  columns: number;
+  patterns: AttentionPattern[];
+}
+
+export interface Inspection extends InspectedAt {
+  attention: { samples: InspectedSample[]; layers: AttentionLayer[] } | null;
+}
+
 /** A value of a parameter. */
 export type Value = number | string | boolean | null;
 

@@ -102,7 +102,50 @@ describe("views", () => {
       assert.ok((await page.getByRole("region", { name: "Ledger by epoch" }).first().locator("tbody tr").count()) > 0);
       await page.getByRole("tab", { name: "Model" }).click();
       await page.getByRole("region", { name: "Layers" }).locator("tbody tr").first().waitFor();
-      assert.match(await page.locator(".panel .note").first().innerText(), /parameters in \d+ tensors/);
+      assert.match(await page.getByRole("region", { name: "Model", exact: true }).locator(".note").innerText(), /parameters in \d+ tensors/);
+    }));
+
+  test("the inside of a model: histograms over time, and what attention looks at", () =>
+    onPage(views.model.path, async (page) => {
+      const { inspections, tensors } = (await ask(`/api/v1/runs/${run}/inspections`)).body;
+      const live = inspections.filter(({ rolled_back }) => !rolled_back);
+      assert.ok(live.length > 1 && tensors.length > 10);
+      const inked = (canvas) => canvas.evaluate((canvas) => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return new Set(Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3).join())).size;
+      });
+      const maps = page.locator(".inside-map canvas");
+      await until("the heat maps are drawn", async () => (await maps.count()) === 2 && (await inked(maps.first())) > 5 && (await inked(maps.last())) > 5);
+      const pattern = page.locator(".heads canvas").nth(1);
+      assert.ok((await inked(pattern)) > 5, "a pattern is drawn");
+      assert.match(await page.locator(".heads canvas").first().getAttribute("aria-label"), /^The input: 8 × 8 pixels of class \d$/);
+      assert.equal(await page.locator(".heads canvas").count(), 5, "the input and four heads");
+
+      // By the keyboard: another tensor, another step, another layer, another sample.
+      const name = tensors.at(-1).name;
+      await page.getByLabel("Tensor").selectOption(name);
+      await page.getByRole("region", { name: "Histograms" }).locator(".note").getByText(name).waitFor();
+      await page.getByLabel("Step").selectOption(String(live[0].step));
+      await page.getByRole("region", { name: "Attention" }).locator(".note").getByText(`step ${live[0].step.toLocaleString("en-US")},`).waitFor();
+      const { steps } = (await ask(`/api/v1/runs/${run}/histograms?tensor=${name}`)).body;
+      assert.deepEqual(steps.map(({ step }) => step), live.map(({ step }) => step));
+      await page.getByLabel("Layer", { exact: true }).selectOption("vit.encoder.layer.2");
+      await page.getByLabel("Sample").selectOption("1");
+      await page.getByRole("img", { name: /^Head 3 of vit.encoder.layer.2 on sample 1: 5 × 5/ }).waitFor();
+      await until("all of it is in the address", async () => {
+        const at = new URL(page.url()).searchParams;
+        return at.get("tensor") === name && at.get("at") === String(live[0].step) && at.get("layer") === "vit.encoder.layer.2" && at.get("sample") === "1";
+      });
+      // By the mouse: the last column of a heat map is the newest step.
+      const box = await maps.first().boundingBox();
+      await maps.first().click({ position: { x: box.width - 8, y: 60 } });
+      await until("the newest step is chosen", async () => !new URL(page.url()).searchParams.has("at"));
+    }));
+
+  test("a model that nobody looks into says how to look", () =>
+    onPage(`/runs/${sweep}.0?tab=model`, async (page) => {
+      await page.getByText("inspect: {every_epochs: 1}").waitFor();
+      await page.getByRole("region", { name: "Layers" }).locator("tbody tr").first().waitFor();
     }));
 
   test("several runs beside each other", () =>

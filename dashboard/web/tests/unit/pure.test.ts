@@ -4,6 +4,7 @@ import type { SweepTrial, Worker } from "../../src/api/types";
 import { family } from "../../src/lib/family";
 import { flatten } from "../../src/lib/flatten";
 import { bytes, cut, duration, measured, metric, parameter, percent } from "../../src/lib/format";
+import { heat } from "../../src/lib/heat";
 import { linearTicks, logTicks, numberAxis } from "../../src/lib/scale";
 import { readSearch } from "../../src/lib/search";
 import { bestSoFar, smooth } from "../../src/lib/smooth";
@@ -216,4 +217,23 @@ test("the surface is the mean of what is near, and unknown where nothing is", ()
   const at = (x: number, y: number) => values[Math.floor(y * rows) * columns + Math.floor(x * columns)];
   expect(at(0.1, 0.1)).toBeCloseTo(0.5, 9);
   expect(at(0.9, 0.9)).toBeNaN();
+});
+
+describe("histograms beside each other", () => {
+  const histogram = (low: number, high: number, counts: number[]) => ({ low, high, counts, min: low, max: high, mean: 0, std: 1, zeros: 0, non_finite: 0 });
+
+  test("keep every value, whatever their edges", () => {
+    const { low, high, columns, most } = heat([histogram(-1, 1, [1, 2, 3, 4]), histogram(0, 3, [5, 0, 1]), histogram(0.4, 0.41, [7])], 16);
+    expect([low, high]).toEqual([-1, 3]);
+    for (const column of columns) expect(column.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 12);
+    expect(most).toBeCloseTo(1, 12);
+    expect([...(columns[0] ?? [])].slice(0, 8).map((share) => Number(share.toFixed(3)))).toEqual([0.05, 0.05, 0.1, 0.1, 0.15, 0.15, 0.2, 0.2]);
+    expect(columns[2]?.[5]).toBe(1);
+  });
+
+  test("need no values", () => {
+    const { columns, most } = heat([histogram(-0.5, 0.5, [0, 0])], 4);
+    expect([most, columns.map((column) => [...column])]).toEqual([0, [[0, 0, 0, 0]]]);
+    expect(heat([], 4).columns).toEqual([]);
+  });
 });

@@ -5,6 +5,7 @@ import { ramp, rampRgb } from "../../lib/ramp";
 import type { Axis } from "../../lib/scale";
 import { surface } from "../../lib/surface";
 import { color, useTheme } from "../../state/theme";
+import { sized } from "../../ui/canvas";
 import { useWidth } from "../../ui/width";
 import type { Column } from "./columns";
 
@@ -155,18 +156,6 @@ function AxisLines(props: { axis: Axis; label: string; horizontal: boolean; widt
 
 function cut(text: string, most = 9): string {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
-}
-
-function sized(canvas: HTMLCanvasElement | null, width: number, height: number): CanvasRenderingContext2D | null {
-  const context = canvas?.getContext("2d") ?? null;
-  if (!canvas || !context || width === 0) return null;
-  const ratio = devicePixelRatio;
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${height}px`;
-  context.scale(ratio, ratio);
-  return context;
 }
 
 function drawPoints(
