@@ -265,6 +265,15 @@ impl Client {
         Ok(self.control.read_history(request).await?.into_inner())
     }
 
+    /// What is kept of the inside of a run's model, rolled back or not.
+    pub(crate) async fn inspections(
+        &mut self,
+        name: &RunName,
+    ) -> Result<Streaming<v1::ReadInspectionsResponse>, tonic::Status> {
+        let request = v1::ReadInspectionsRequest { name: name.to_string() };
+        Ok(self.control.read_inspections(request).await?.into_inner())
+    }
+
     pub(crate) async fn ledger(&mut self, name: &RunName) -> Result<Streaming<v1::ReadLedgerResponse>, tonic::Status> {
         let request = v1::ReadLedgerRequest { name: name.to_string() };
         Ok(self.control.read_ledger(request).await?.into_inner())

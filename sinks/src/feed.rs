@@ -1,11 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use domain::ids::RunName;
+use domain::ids::{RunName, Step};
+use domain::inspection::Inspection;
 use domain::picture::{Picture, RunPicture};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use store::{JournalEntry, RecordCursor, SinkPosition, Store, StoreError, StoredRecord};
+use store::{InspectionEntry, JournalEntry, RecordCursor, SinkPosition, Store, StoreError, StoredRecord};
 use tracing::warn;
 
 use crate::Sink;
@@ -94,6 +95,16 @@ impl<N: Clone + Default + PartialEq + Serialize + DeserializeOwned> Feed<N> {
             cursor = next;
         }
         Ok(history)
+    }
+
+    /// What was seen next of the inside of a run's model behind number `after`, of the steps up to `through` that count.
+    pub(crate) async fn next_inspection(
+        &self,
+        run: &RunName,
+        after: u64,
+        through: u64,
+    ) -> Result<Option<(InspectionEntry, Inspection)>, StoreError> {
+        self.store.next_inspection(run, after, Step(through)).await
     }
 
     /// The next facts.

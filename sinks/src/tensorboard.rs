@@ -9,6 +9,7 @@
 //! written instead, as TensorFlow does after a restart: TensorBoard then shows only what comes after it.
 
 mod events;
+mod inside;
 #[cfg(test)]
 pub(crate) mod read;
 
@@ -29,6 +30,7 @@ use crate::follow::{Pictures, Trouble};
 use crate::{Sink, points};
 
 pub use self::events::{beginning, scalars};
+pub use self::inside::inspection;
 
 use self::events::{Ended, going_back, trial_begins, trial_ends};
 
@@ -50,7 +52,13 @@ struct Note {
     generation: u64,
     /// Whether it says how the trial ended.
     is_over: bool,
+    /// What was seen of the inside of the model is in it up to this number, if it counts.
+    #[serde(default)]
+    inspected: u64,
 }
+
+/// Bytes of a file that are written at once, unless one line has more.
+const BYTES_AT_ONCE: usize = 8 << 20;
 
 pub(crate) struct TensorBoard {
     feed: Feed<Note>,
@@ -105,13 +113,22 @@ impl TensorBoard {
     ) -> Result<(), Trouble> {
         let name = &run.view.name;
         let mut note = self.feed.note(name);
-        let (from, mut bytes) = self.go_on(picture, run, &mut note).await?;
+        let (mut from, mut bytes) = self.go_on(picture, run, &mut note).await?;
         let through = note.through;
         let new = records.iter().filter(move |record| record.sequence > through);
         for record in new.clone().filter(|record| !record.rolled_back) {
             add(record, run, &mut note, &mut bytes);
         }
         note.through = new.map(|record| record.sequence).max().unwrap_or(through);
+        // What was seen at a step is durable before the step is. Written after it, it stands behind where the file goes back.
+        while let Some((entry, seen)) = self.feed.next_inspection(name, note.inspected, note.step).await? {
+            note.inspected = entry.sequence;
+            bytes.extend(inspection(entry.at, &seen));
+            if bytes.len() >= BYTES_AT_ONCE {
+                self.append(self.path(run), from, std::mem::take(&mut bytes), &mut note).await?;
+                from = note.length;
+            }
+        }
         self.append(self.path(run), from, bytes, &mut note).await?;
         self.feed.set_note(name, note);
         Ok(())

@@ -102,6 +102,9 @@ def bits32(value):
     return "NaN" if math.isnan(value) else struct.pack("<f", value + 0.0)
 
 
+INSIDE = ("weights/", "gradients/", "input/", "attention/")
+
+
 def check_event_files(folder, run, points):
     from tensorboard.backend.event_processing import event_accumulator, event_file_loader
     from tensorboard.util import tensor_util
@@ -113,18 +116,57 @@ def check_event_files(folder, run, points):
         if event.HasField("session_log"):
             found = {key: value for key, value in found.items() if key[1] < event.step}
         for value in event.summary.value:
-            if not value.tag.startswith("_hparams_/"):
+            if not value.tag.startswith(("_hparams_/", *INSIDE)):
                 assert (value.tag, event.step) not in found, f"{run}: {value.tag} {event.step} stands twice"
                 found[value.tag, event.step] = tensor_util.make_ndarray(value.tensor).item()
     compare(f"EventFileLoader: {folder}", run, found, points, bits32)
 
-    accumulated = event_accumulator.EventAccumulator(str(files[0]), size_guidance={"scalars": 0}).Reload()
+    accumulated = event_accumulator.EventAccumulator(str(files[0]), size_guidance={"scalars": 0, "histograms": 0, "images": 0}).Reload()
     found = {}
     for tag in accumulated.Tags()["scalars"]:
         for event in accumulated.Scalars(tag):
             assert (tag, event.step) not in found, f"{run}: {tag} {event.step} is there twice"
             found[tag, event.step] = event.value
     compare(f"event_accumulator: {folder}", run, found, points, bits32)
+    check_inside(folder, run, accumulated)
+
+
+def check_inside(folder, run, accumulated):
+    """What the accumulator has of the inside of the model: every look once, whole, and pictures that open."""
+    import io
+
+    from PIL import Image
+
+    tags = accumulated.Tags()
+    if run != "job":
+        assert not tags["histograms"] and not tags["images"], tags
+        return
+    steps = list(range(60, 601, 60))
+    weights = {tag for tag in tags["histograms"] if tag.startswith("weights/")}
+    gradients = {tag for tag in tags["histograms"] if tag.startswith("gradients/")}
+    assert len(weights) == len(gradients) > 20 and len(tags["histograms"]) == 2 * len(weights), tags["histograms"]
+    for tag in tags["histograms"]:
+        looks = accumulated.Histograms(tag)
+        assert [look.step for look in looks] == steps, (tag, [look.step for look in looks])
+        for value in (look.histogram_value for look in looks):
+            assert len(value.bucket) == len(value.bucket_limit) == 65 and sum(value.bucket) == value.num > 0, value
+            assert value.bucket_limit == sorted(value.bucket_limit) and value.bucket[0] == 0, value
+            assert value.min == value.bucket_limit[0] and value.max == value.bucket_limit[-1], value
+            assert value.min * value.num <= value.sum <= value.max * value.num, value
+    layers = {tag.split("/")[-1] for tag in tags["images"] if tag.startswith("attention/")}
+    expected = {f"input/sample {n}" for n in range(4)}
+    expected |= {f"attention/sample {n}/{layer}" for n in range(4) for layer in layers}
+    assert set(tags["images"]) == expected and len(layers) > 1, tags["images"]
+    for tag in tags["images"]:
+        looks = accumulated.Images(tag)
+        assert [look.step for look in looks] == steps, (tag, [look.step for look in looks])
+        for look in looks:
+            picture = Image.open(io.BytesIO(look.encoded_image_string))
+            picture.load()
+            assert picture.format == "PNG" and picture.size == (look.width, look.height), (tag, picture)
+            least, most = picture.convert("L").getextrema()
+            assert most == 255 > least if tag.startswith("attention/") else picture.size == (8, 8), (tag, least, most)
+    print(f"event_accumulator: {folder}/{run}: {len(tags['histograms'])} histograms, {len(tags['images'])} images")
 
 
 def check_tensorboard(url, run, points):

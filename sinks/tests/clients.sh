@@ -45,7 +45,8 @@ trusting=(env "SSL_CERT_FILE=$place/certificate.pem" "$phalanx")
 echo "-- a run that is killed with its coordinator, and resumed; mlflow may still be starting"
 data=$OLDPWD/datasets
 sed "s/^  epochs:.*/  steps: 600/; s|\.\./datasets|$data|" "$OLDPWD/configs/digits-vit.yaml" > job.yaml
-"${trusting[@]}" launch job.yaml --name job --workers 1 --state-dir state --json "${sinks[@]}" > launch.txt 2>&1 &
+{ cat job.yaml; echo "inspect: {every_steps: 60}"; } > inspected.yaml
+"${trusting[@]}" launch inspected.yaml --name job --workers 1 --state-dir state --json "${sinks[@]}" > launch.txt 2>&1 &
 launched=$!
 for _ in $(seq 600); do
     if grep -q '"event":"checkpoint"' launch.txt; then break; fi

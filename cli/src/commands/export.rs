@@ -9,7 +9,7 @@ use domain::batch::BatchPlan;
 use domain::ids::Time;
 use domain::record::Record;
 use proto::convert;
-use proto::v1::{self, ReadHistoryResponse, Run, StoredPoint};
+use proto::v1::{self, ReadHistoryResponse, ReadInspectionsResponse, Run, StoredPoint};
 use serde_json::{Value, json};
 use sinks::{points, tensorboard};
 use tonic::Streaming;
@@ -31,7 +31,11 @@ pub(crate) async fn run(args: RunExportArgs) -> Result<Exit, Failure> {
     let written = async {
         let run = session.client.run(&args.run).await?;
         let pages = session.client.history(&args.run).await?;
-        write(&About::of(&run)?, pages, &format).await
+        let seen = match format {
+            PointsFormat::TensorBoard(_) => Some(session.client.inspections(&args.run).await?),
+            PointsFormat::Json | PointsFormat::Csv | PointsFormat::Parquet(_) => None,
+        };
+        write(&About::of(&run)?, pages, seen, &format).await
     };
     let written = written.await;
     session.close().await?;
@@ -60,6 +64,7 @@ impl About {
 async fn write(
     about: &About,
     mut pages: Streaming<ReadHistoryResponse>,
+    seen: Option<Streaming<ReadInspectionsResponse>>,
     format: &PointsFormat<'_>,
 ) -> Result<(), Failure> {
     match format {
@@ -81,7 +86,7 @@ async fn write(
             Ok(())
         }
         PointsFormat::Parquet(path) => write_parquet(about, pages, path).await,
-        PointsFormat::TensorBoard(folder) => write_events(about, pages, folder).await,
+        PointsFormat::TensorBoard(folder) => write_events(about, pages, seen, folder).await,
     }
 }
 
@@ -104,7 +109,12 @@ async fn write_parquet(about: &About, mut pages: Streaming<ReadHistoryResponse>,
     Ok(())
 }
 
-async fn write_events(about: &About, mut pages: Streaming<ReadHistoryResponse>, folder: &Path) -> Result<(), Failure> {
+async fn write_events(
+    about: &About,
+    mut pages: Streaming<ReadHistoryResponse>,
+    seen: Option<Streaming<ReadInspectionsResponse>>,
+    folder: &Path,
+) -> Result<(), Failure> {
     let folder = folder.join(&about.name);
     let path = folder.join(tensorboard::file_name(about.submitted_at));
     must_be_new_file(&path)?;
@@ -125,8 +135,19 @@ async fn write_events(about: &About, mut pages: Streaming<ReadHistoryResponse>, 
         }
         put(bytes)?;
     }
+    let mut looks = 0;
+    if let Some(mut seen) = seen {
+        while let Some(ReadInspectionsResponse { inspection, rolled_back, at_ms }) = seen.message().await? {
+            let Some(inspection) = inspection.filter(|_| !rolled_back) else { continue };
+            let inspection = convert::inspection_from_wire(inspection);
+            let inspection = inspection.context("the coordinator sent an inspection that does not hold together")?;
+            put(tensorboard::inspection(Time(at_ms), &inspection))?;
+            looks += 1;
+        }
+    }
     half.finish()?;
-    note(&format!("{} written to {}", count(written as u64, "point"), path.display()));
+    let inside = if looks > 0 { format!(" and {}", count(looks, "inspection")) } else { String::new() };
+    note(&format!("{}{inside} written to {}", count(written as u64, "point"), path.display()));
     Ok(())
 }
 

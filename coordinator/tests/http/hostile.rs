@@ -28,7 +28,17 @@ async fn bad_requests_are_refused_in_a_few_words() {
         "nosuch",
         &"x".repeat(5_000),
     ];
-    let places = ["", "/series", "/log", "/ledger", "/model", "/inspections", "/inspections/1", "/histograms?tensor=a", "/export.csv"];
+    let places = [
+        "",
+        "/series",
+        "/log",
+        "/ledger",
+        "/model",
+        "/inspections",
+        "/inspections/1",
+        "/histograms?tensor=a",
+        "/export.csv",
+    ];
     for name in names {
         for path in places.iter().map(|place| format!("/api/v1/runs/{name}{place}")).chain([
             format!("/api/v1/sweeps/{name}"),

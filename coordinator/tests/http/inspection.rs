@@ -18,8 +18,17 @@ pub(crate) fn inspection(step: u64, generation: u64) -> Inspection {
     let mut counts = vec![0; BUCKETS];
     (counts[0], counts[63]) = (2, 1);
     let (low, high) = (-(step as f64), 0.5);
-    let histogram =
-        |non_finite| Histogram { low, high, counts: counts.clone(), min: low, max: high, mean: 0.0, std: 1.0, zeros: 0, non_finite };
+    let histogram = |non_finite| Histogram {
+        low,
+        high,
+        counts: counts.clone(),
+        min: low,
+        max: high,
+        mean: 0.0,
+        std: 1.0,
+        zeros: 0,
+        non_finite,
+    };
     let tensor = |name: &str| TensorHistograms {
         name: name.to_owned(),
         shape: vec![2, 2],
@@ -75,7 +84,10 @@ async fn what_was_seen_is_kept_and_shown() {
     let weights = &one["tensors"][1]["weights"];
     assert_eq!((&weights["low"], &weights["counts"][0], &weights["non_finite"]), (&json!(-4.0), &json!(2), &json!(1)));
     let layer = &one["attention"]["layers"][0];
-    assert_eq!((&layer["rows"], &layer["columns"], &layer["patterns"][0]["peak"]), (&json!(2), &json!(2), &json!(0.75)));
+    assert_eq!(
+        (&layer["rows"], &layer["columns"], &layer["patterns"][0]["peak"]),
+        (&json!(2), &json!(2), &json!(0.75))
+    );
     assert_eq!(layer["patterns"][0]["cells"], json!([65_535, 21_845, 43_690, 43_690]));
     assert_eq!(one["attention"]["samples"][0]["pixels"], json!([0, 255]));
     let part = get_json(http, "/api/v1/runs/a/inspections/4?part=attention").await;

@@ -40,10 +40,46 @@ pub(super) struct SummaryValue {
     pub(super) tag: String,
     #[prost(float, optional, tag = "2")]
     pub(super) simple_value: Option<f32>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) image: Option<Image>,
+    #[prost(message, optional, tag = "5")]
+    pub(super) histo: Option<HistogramProto>,
     #[prost(message, optional, tag = "8")]
     pub(super) tensor: Option<TensorProto>,
     #[prost(message, optional, tag = "9")]
     pub(super) metadata: Option<SummaryMetadata>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Image {
+    #[prost(int32, tag = "1")]
+    pub(super) height: i32,
+    #[prost(int32, tag = "2")]
+    pub(super) width: i32,
+    /// Channels.
+    #[prost(int32, tag = "3")]
+    pub(super) colorspace: i32,
+    /// A PNG file.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(super) encoded_image_string: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct HistogramProto {
+    #[prost(double, tag = "1")]
+    pub(super) min: f64,
+    #[prost(double, tag = "2")]
+    pub(super) max: f64,
+    #[prost(double, tag = "3")]
+    pub(super) num: f64,
+    #[prost(double, tag = "4")]
+    pub(super) sum: f64,
+    #[prost(double, tag = "5")]
+    pub(super) sum_squares: f64,
+    #[prost(double, repeated, tag = "6")]
+    pub(super) bucket_limit: Vec<f64>,
+    #[prost(double, repeated, tag = "7")]
+    pub(super) bucket: Vec<f64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -155,8 +191,7 @@ pub fn scalars(at: Time, step: u64, points: &[(&str, f64)]) -> Vec<u8> {
     let value = points.iter().map(|(tag, value)| SummaryValue {
         tag: (*tag).to_owned(),
         simple_value: Some(*value as f32),
-        tensor: None,
-        metadata: None,
+        ..SummaryValue::default()
     });
     event(at, step, What::Summary(Summary { value: value.collect() }))
 }
@@ -195,11 +230,13 @@ fn of_trial(at: Time, tag: &str, data: HParamsPluginData) -> Vec<u8> {
     let nothing = TensorProto { dtype: FLOAT, tensor_shape: Some(shape) };
     let plugin_data = PluginData { plugin_name: "hparams".to_owned(), content: data.encode_to_vec() };
     let metadata = Some(SummaryMetadata { plugin_data: Some(plugin_data) });
-    let value = vec![SummaryValue { tag: tag.to_owned(), simple_value: None, tensor: Some(nothing), metadata }];
+    let tag = tag.to_owned();
+    let value = vec![SummaryValue { tag, tensor: Some(nothing), metadata, ..SummaryValue::default() }];
     event(at, 0, What::Summary(Summary { value }))
 }
 
-fn event(at: Time, step: u64, what: What) -> Vec<u8> {
+/// A line of an event file.
+pub(super) fn event(at: Time, step: u64, what: What) -> Vec<u8> {
     let step = i64::try_from(step).unwrap_or(i64::MAX);
     frame(&Event { wall_time: seconds(at), step, what: Some(what) }.encode_to_vec())
 }

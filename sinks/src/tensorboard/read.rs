@@ -13,6 +13,7 @@ pub(crate) enum Seen {
     Version(String),
     Scalars { step: u64, values: Vec<(String, f32)> },
     GoesBack { step: u64 },
+    Inside { step: u64, tags: Vec<String> },
     Begins { tried: BTreeMap<String, String> },
     Ends { status: i32 },
 }
@@ -22,6 +23,7 @@ impl fmt::Display for Seen {
         match self {
             Seen::Version(version) => f.write_str(version),
             Seen::Scalars { step, values } => write!(f, "{step} {}={}", values[0].0, values[0].1),
+            Seen::Inside { step, tags } => write!(f, "{step} {}", tags.join(", ")),
             Seen::GoesBack { step } => write!(f, "back to {step}"),
             Seen::Begins { tried } => {
                 let tried: Vec<String> = tried.iter().map(|(key, value)| format!("{key:?}: {value}")).collect();
@@ -77,6 +79,9 @@ fn event(step: u64, what: What) -> Seen {
             (None, Some(end)) => Seen::Ends { status: end.status },
             other => panic!("{other:?}"),
         };
+    }
+    if values.iter().all(|value| value.histo.is_some() || value.image.is_some()) {
+        return Seen::Inside { step, tags: values.into_iter().map(|value| value.tag).collect() };
     }
     let value = |value: super::events::SummaryValue| (value.tag, value.simple_value.unwrap());
     Seen::Scalars { step, values: values.into_iter().map(value).collect() }

@@ -146,6 +146,43 @@ async fn a_group_that_goes_on_by_evaluating_takes_nothing_back() {
 }
 
 #[tokio::test]
+async fn the_inside_of_a_model_goes_with_its_steps() {
+    let mut world = World::new();
+    let folder = world.folder.path().join("runs");
+    let sinks = [sink(&folder)];
+    let shown = || -> Vec<String> {
+        let seen = read(&fs::read(file(&folder, "a")).unwrap());
+        let inside = |seen: &&Seen| matches!(seen, Seen::Inside { .. } | Seen::GoesBack { .. });
+        seen.iter().filter(inside).map(ToString::to_string).collect()
+    };
+    let tags = "weights/w, gradients/w, input/sample 0, attention/sample 0/layer";
+    world.submit("a").await;
+    world.join(1).await;
+    let first = world.form("a", 0).await;
+    for step in [10, 20] {
+        world.see("a", step, first).await;
+    }
+    world.train("a", first, 1..=20).await;
+    // The step after which this was seen is not durable yet.
+    world.see("a", 30, first).await;
+    assert_eq!(world.follow(&sinks, Secrets::default()).end().await, []);
+    assert_eq!(shown(), [format!("10 {tags}"), format!("20 {tags}")]);
+    world.lose(1).await;
+    world.join(2).await;
+    let second = world.form("a", 15).await;
+    world.see("a", 20, second).await;
+    world.train("a", second, 16..=40).await;
+    assert_eq!(world.follow(&sinks, Secrets::default()).end().await, []);
+    let expected = [format!("10 {tags}"), format!("20 {tags}"), "back to 16".to_owned(), format!("20 {tags}")];
+    assert_eq!(shown(), expected, "what was rolled back is not written after the run went back");
+    // From its beginning, a file has what counts.
+    fs::remove_dir_all(&folder).unwrap();
+    world.train("a", second, 41..=50).await;
+    assert_eq!(world.follow(&sinks, Secrets::default()).end().await, []);
+    assert_eq!(shown(), [format!("10 {tags}"), format!("20 {tags}")]);
+}
+
+#[tokio::test]
 async fn a_trial_tells_what_it_tries_and_how_it_ended() {
     let mut world = World::new();
     let folder = world.folder.path().join("runs");

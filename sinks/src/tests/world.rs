@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use domain::engine::{AttemptOutcome, Effect, Engine, Event, LossCause, Timing, WorkerInfo};
 use domain::ids::{Generation, RunName, Step, Time, TrialId, WorkerId};
+use domain::inspection::{
+    Attention, AttentionLayer, BUCKETS, Histogram, Inspection, Pattern, Sample, TensorHistograms,
+};
 use domain::picture::Picture;
 use domain::record::{EvalRecord, Position, Record, SavedPart, StepRecord};
 use domain::view::DataFacts;
@@ -147,6 +150,11 @@ impl World {
         self.store.insert_records(&name(run), self.now, records).await.unwrap();
     }
 
+    /// The inside of a run's model at a step becomes durable.
+    pub(super) async fn see(&mut self, run: &str, step: u64, generation: u64) {
+        self.store.insert_inspection(&name(run), self.now, inspection(step, generation)).await.unwrap();
+    }
+
     pub(super) async fn complete(&mut self, run: &str, generation: u64) {
         let part = SavedPart {
             step: Step(100),
@@ -198,4 +206,29 @@ pub(super) fn step(step: u64, generation: u64, loss: f64) -> Record {
 pub(super) fn eval(step: u64, generation: u64) -> Record {
     let (step, generation) = (Step(step), Generation(generation));
     Record::Eval(EvalRecord { step, generation, loss: 0.5, accuracy: 0.75, samples: 9 })
+}
+
+fn inspection(step: u64, generation: u64) -> Inspection {
+    let mut counts = vec![0; BUCKETS];
+    counts[7] = 4;
+    let histogram =
+        Histogram { low: 0.0, high: 1.0, counts, min: 0.0, max: 1.0, mean: 0.5, std: 0.1, zeros: 0, non_finite: 0 };
+    let tensor =
+        TensorHistograms { name: "w".to_owned(), shape: vec![4], weights: histogram.clone(), gradient: histogram };
+    let sample = Sample { label: 0, width: 1, height: 1, channels: 3, pixels: vec![1, 2, 3] };
+    let layer = AttentionLayer {
+        name: "layer".to_owned(),
+        heads: 1,
+        queries: 1,
+        keys: 1,
+        block: 1,
+        patterns: vec![Pattern { peak: 1.0, cells: vec![u16::MAX] }],
+    };
+    Inspection {
+        step: Step(step),
+        generation: Generation(generation),
+        tensors: vec![tensor],
+        tensors_left_out: 0,
+        attention: Some(Attention { samples: vec![sample], layers: vec![layer] }),
+    }
 }
