@@ -123,14 +123,14 @@ describe("views", () => {
 
       // By the keyboard: another tensor, another step, another layer, another sample.
       const name = tensors.at(-1).name;
-      await page.getByLabel("Tensor").selectOption(name);
+      await page.getByRole("combobox", { name: "Tensor", exact: true }).selectOption(name);
       await page.getByRole("region", { name: "Histograms" }).locator(".note").getByText(name).waitFor();
-      await page.getByLabel("Step").selectOption(String(live[0].step));
+      await page.getByRole("combobox", { name: "Step", exact: true }).selectOption(String(live[0].step));
       await page.getByRole("region", { name: "Attention" }).locator(".note").getByText(`step ${live[0].step.toLocaleString("en-US")},`).waitFor();
       const { steps } = (await ask(`/api/v1/runs/${run}/histograms?tensor=${name}`)).body;
       assert.deepEqual(steps.map(({ step }) => step), live.map(({ step }) => step));
-      await page.getByLabel("Layer", { exact: true }).selectOption("vit.encoder.layer.2");
-      await page.getByLabel("Sample").selectOption("1");
+      await page.getByRole("combobox", { name: "Layer", exact: true }).selectOption("vit.encoder.layer.2");
+      await page.getByRole("combobox", { name: "Sample", exact: true }).selectOption("1");
       await page.getByRole("img", { name: /^Head 3 of vit.encoder.layer.2 on sample 1: 5 × 5/ }).waitFor();
       await until("all of it is in the address", async () => {
         const at = new URL(page.url()).searchParams;

@@ -3,7 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { api } from "../../api/client";
 import { useResource } from "../../api/resource";
 import type { AttentionLayer, AttentionPattern, InspectedSample, Inspection, Run } from "../../api/types";
-import { count, percent } from "../../lib/format";
+import { count, cut, NAME_MAX, percent } from "../../lib/format";
 import { rampRgb } from "../../lib/ramp";
 import { useParameter } from "../../state/address";
 import { useTheme } from "../../state/theme";
@@ -61,7 +61,7 @@ export function AttentionPanel({ run, step }: { run: Run; step: number }) {
         </figure>
         {heads(layer, number).map((pattern, head) => (
           <figure key={head}>
-            <Pattern pattern={pattern} layer={layer} label={`Head ${head} of ${layer.name} on sample ${number}`} />
+            <Pattern pattern={pattern} layer={layer} label={`Head ${head} of ${cut(layer.name, NAME_MAX)} on sample ${number}`} />
             <figcaption>
               Head {head}
               <br />
@@ -84,8 +84,8 @@ function heads(layer: AttentionLayer, sample: number): AttentionPattern[] {
 }
 
 function hasClassToken(run: Run): boolean {
-  const spec = run.spec as { model?: { vit?: { pool?: unknown } } } | null;
-  return spec?.model?.vit?.pool === "class_token";
+  const spec = run.spec as { model?: { pool?: unknown } } | null;
+  return spec?.model?.pool === "class_token";
 }
 
 function Pattern({ pattern, layer, label }: { pattern: AttentionPattern; layer: AttentionLayer; label: string }) {

@@ -3,7 +3,7 @@ import { useEffect, useMemo, useRef } from "preact/hooks";
 import { api } from "../../api/client";
 import { useResource } from "../../api/resource";
 import type { Histogram, HistogramsAt, HistogramsOverTime, Inspections, Run } from "../../api/types";
-import { count, measured } from "../../lib/format";
+import { count, cut, measured, NAME_MAX } from "../../lib/format";
 import { heat, type Heat } from "../../lib/heat";
 import { ramp, rampRgb } from "../../lib/ramp";
 import { linearTicks } from "../../lib/scale";
@@ -22,23 +22,30 @@ const BARS_HEIGHT = 84;
 /** Rows of a heat map: two for each bucket where a histogram is as wide as all together. */
 const ROWS = 128;
 
+/** The longest name that a tensor has, in bytes. */
+const TENSOR_NAME_MAX = 256;
+
 /** How the values and the gradient of a tensor changed over time. */
 export function Histograms({ run, known, step, setStep }: { run: Run; known: Inspections; step: number; setStep: (step: number) => void }) {
   const [wanted, setTensor] = useParameter("tensor");
-  const tensor = known.tensors.find(({ name }) => name === wanted) ?? known.tensors[0];
+  const tensors = known.tensors.filter(({ name }) => name.length <= TENSOR_NAME_MAX);
+  // Matrices say more than biases.
+  const tensor = tensors.find(({ name }) => name === wanted) ?? tensors.find(({ shape }) => shape.length > 1) ?? tensors[0];
   const path = tensor ? `${api("runs", run.name, "/histograms")}?tensor=${encodeURIComponent(tensor.name)}` : null;
   const { data, error, reload } = useResource<HistogramsOverTime>(path, { topic: `run:${run.name}`, gapMs: 3_000 });
   if (!tensor) return <Empty>This run tells no histograms: its job says <code>histograms: false</code>.</Empty>;
-  // While another tensor is on its way, there is still the one before.
-  const steps = data?.tensor === tensor.name ? data.steps : [];
+  const steps = data?.steps ?? [];
   const at = steps.find((one) => one.step === step) ?? steps.at(-1);
-  const options = known.tensors.map(({ name }) => ({ value: name, label: name }));
-  const note = `${tensor.name}, ${tensor.shape.join(" × ")}`;
+  const options = tensors.map(({ name }) => ({ value: name, label: name }));
+  // While another tensor is on its way, the one before is shown, under its own name.
+  const drawn = data?.tensor ?? tensor.name;
+  const shape = tensors.find(({ name }) => name === drawn)?.shape;
+  const note = cut(shape ? `${drawn}, ${shape.join(" × ")}` : drawn, NAME_MAX);
   return (
     <Panel title="Histograms" note={note} tools={<Choice label="Tensor" value={tensor.name} options={options} set={setTensor} />}>
       {error && <Problem error={error} retry={reload} />}
       {!at ? (
-        !error && <Loading />
+        !error && (data ? <Empty>Nothing is kept of this tensor.</Empty> : <Loading />)
       ) : (
         <div class="inside-pair">
           <OverTime title="Weights" steps={steps} pick={(one) => one.weights} at={at} setStep={setStep} />

@@ -28,32 +28,28 @@ function wishes(spec: Json): { every: string } | null {
 
 function Inside({ run }: { run: Run }) {
   const wished = wishes(run.spec);
-  const path = wished ? api("runs", run.name, "/inspections") : null;
-  const { data, error, reload } = useResource<Inspections>(path, { topic: `run:${run.name}`, gapMs: 3_000 });
+  const { data, error, reload } = useResource<Inspections>(api("runs", run.name, "/inspections"), { topic: `run:${run.name}`, gapMs: 3_000 });
   const [at, setAt] = useParameter("at");
-  if (!wished) {
-    return (
-      <Panel title="Inside the model">
-        <Empty>
-          Nobody looks in. With <Command>{"inspect: {every_epochs: 1}"}</Command> in the job file a run tells how its weights and
-          gradients are spread, and what its attention looks at.
-        </Empty>
-      </Panel>
-    );
-  }
   if (!data) return error ? <Problem error={error} retry={reload} /> : <Loading />;
   const live = data.inspections.filter(({ rolled_back }) => !rolled_back);
   const chosen = live.find(({ step }) => String(step) === at) ?? live.at(-1);
   if (!chosen) {
     return (
       <Panel title="Inside the model">
-        <Empty>Nothing was seen yet: this run looks into its model {wished.every}.</Empty>
+        {wished ? (
+          <Empty>Nothing was seen yet: this run looks into its model {wished.every}.</Empty>
+        ) : (
+          <Empty>
+            Nobody looks in. With <Command>{"inspect: {every_epochs: 1}"}</Command> in the job file a run tells how its weights
+            and gradients are spread, and what its attention looks at.
+          </Empty>
+        )}
       </Panel>
     );
   }
   const options = live.map(({ step }) => ({ value: String(step), label: count(step) })).toReversed();
   const lost = data.inspections.length - live.length;
-  const note = `looked at ${wished.every}${lost > 0 ? `; ${count(lost)} more were rolled back` : ""}`;
+  const note = [wished && `looked at ${wished.every}`, lost > 0 && `${count(lost)} more were rolled back`].filter(Boolean).join("; ");
   return (
     <>
       {error && <Problem error={error} retry={reload} />}
