@@ -161,9 +161,11 @@ mod tests {
         }
     }
 
+    type Case = (&'static str, fn(&mut v1::Inspection));
+
     #[test]
     fn what_does_not_hold_together_is_refused() {
-        let cases: [(&str, fn(&mut v1::Inspection)); 9] = [
+        let cases: [Case; 9] = [
             ("Inspection.step is not valid: 0 must be 1 to", |i| i.step = 0),
             ("Inspection.generation is not valid", |i| i.generation = u64::MAX),
             ("TensorHistograms.weights is missing", |i| i.tensors[0].weights = None),
