@@ -397,7 +397,7 @@ fn each_mistake_has_its_place_and_its_remedy() {
             "34:17: train.global_batch: micro_batches (8, the default) must divide global_batch (60) (60)\n  hint: micro_batches: 6 would do",
         ),
         ("min_workers: 2", "min_workers: 4", "5:14: min_workers: must be at most workers (3) (4)"),
-        ("priority: -7", "priority: 1001", "66:11: priority: must be a whole number from -1000 to 1000 (1001)"),
+        ("priority: -7", "priority: 1001", "70:11: priority: must be a whole number from -1000 to 1000 (1001)"),
         ("shift: 2", "shift: 8", "18:12: data.augment.shift: must be < the image's shorter side (8) (8)"),
         (
             "mean: [0.25]",
