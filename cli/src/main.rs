@@ -83,16 +83,14 @@ fn run(runtime: &Runtime, verb: Verb) -> Result<Exit, Failure> {
 }
 
 /// Logs to stderr, and to the collector. Services say what they do; other commands speak for themselves, and log on stderr only
-/// what `RUST_LOG` asks for.
+/// what `RUST_LOG` asks for. Those with a coordinator inside say what it cannot do: that its disk is full, say, and all wait.
 fn log(verb: &Verb, telemetry: Option<&Telemetry>) {
     let default = match verb {
         Verb::Coordinator(_) | Verb::Worker(_) => "info",
-        Verb::Launch(_)
-        | Verb::Sweep(_)
-        | Verb::Explain(_)
+        Verb::Launch(_) | Verb::Sweep(_) | Verb::Resume(_) => "error",
+        Verb::Explain(_)
         | Verb::Plan(_)
         | Verb::Replay(_)
-        | Verb::Resume(_)
         | Verb::Stop(_)
         | Verb::Priority(_)
         | Verb::Drain(_)

@@ -28,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 pub use axum::http::StatusCode;
 
 pub use self::failure::Failure;
-pub use self::source::{Answer, InspectedAt, LogLine, LogQuery, ModelLayer, Series, SeriesQuery, SinkStanding, Source, Start};
+pub use self::source::{
+    Answer, InspectedAt, LogLine, LogQuery, ModelLayer, Series, SeriesQuery, SinkStanding, Source, Start,
+};
 use self::stream::Hub;
 
 /// What every handler may use.

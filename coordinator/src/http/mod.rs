@@ -7,7 +7,9 @@ mod samplers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashboard::{Answer, Failure, InspectedAt, LogLine, LogQuery, ModelLayer, Series, SeriesQuery, SinkStanding, Source, Start};
+use dashboard::{
+    Answer, Failure, InspectedAt, LogLine, LogQuery, ModelLayer, Series, SeriesQuery, SinkStanding, Source, Start,
+};
 use domain::audit::AuditReport;
 use domain::engine::Event;
 use domain::ids::{Generation, RunName, Step, Time};

@@ -62,7 +62,7 @@ fn without_space_for_what_happens_training_waits_until_there_is_some() {
     let output = on_small_disk(&place, "", "64m", &script).output();
     let said = text(&output.stderr);
     assert!(output.status.success(), "{} {said}", output.status);
-    assert!(said.contains("the store can be written again") && said.contains("0 missing, 0 duplicated"), "{said}");
+    assert!(said.contains("the store cannot be written") && said.contains("0 missing, 0 duplicated"), "{said}");
     assert_completed(&text(&output.stdout));
 }
 
