@@ -104,14 +104,35 @@ pub struct Vitals {
     pub pace: Option<Pace>,
 }
 
-/// What a step took on one rank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the phases of a step took on one rank, in microseconds of wall time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
-    /// Wall time of the step, in microseconds. All ranks wait for each other, so it is much the same on all.
-    pub step_micros: u64,
-    /// Of it, the part outside the model: waiting for data and for the others. The rank that waits least is the one that
-    /// the others wait for.
-    pub outside_micros: u64,
+    /// Waiting for the samples.
+    pub data: u64,
+    /// Forward and backward passes, with the reduction of what is complete beside them.
+    pub passes: u64,
+    /// Waiting for the rest of the reduction.
+    pub reduce: u64,
+    /// Telling the other ranks what was read and wished, and waiting for them.
+    pub agree: u64,
+    /// Norm, clipping and the update of the parameters.
+    pub update: u64,
+    /// Reporting the step before.
+    pub report: u64,
+}
+
+impl Pace {
+    /// The whole step. All ranks wait for each other, so it is much the same on all.
+    pub fn step_micros(&self) -> u64 {
+        let Self { data, passes, reduce, agree, update, report } = self;
+        [data, passes, reduce, agree, update, report].into_iter().fold(0, |sum, phase| sum.saturating_add(*phase))
+    }
+
+    /// The part outside the model: waiting for data and for the others, and reporting. The rank that waits least is the one
+    /// that the others wait for.
+    pub fn outside_micros(&self) -> u64 {
+        self.step_micros().saturating_sub(self.passes.saturating_add(self.update))
+    }
 }
 
 /// How far a worker's state has come.

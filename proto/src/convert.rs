@@ -234,7 +234,14 @@ pub fn report_from_wire(report: v1::Report) -> Result<Report, ConvertError> {
             running: running.map(running_from_wire).transpose()?,
         },
         Body::Heartbeat(v1::Heartbeat { resident_bytes, pace }) => {
-            let pace = pace.map(|v1::Pace { step_micros, outside_micros }| Pace { step_micros, outside_micros });
+            let pace = pace.map(|v1::Pace { data, passes, reduce, agree, update, report }| Pace {
+                data,
+                passes,
+                reduce,
+                agree,
+                update,
+                report,
+            });
             Report::Heartbeat(Vitals { resident_bytes, pace })
         }
         Body::Formed(v1::Formed { trial: id, generation, position }) => Report::Formed {
@@ -317,7 +324,14 @@ pub fn report_to_wire(sequence: u64, report: Report) -> v1::Report {
             }),
         }),
         Report::Heartbeat(Vitals { resident_bytes, pace }) => {
-            let pace = pace.map(|Pace { step_micros, outside_micros }| v1::Pace { step_micros, outside_micros });
+            let pace = pace.map(|Pace { data, passes, reduce, agree, update, report }| v1::Pace {
+                data,
+                passes,
+                reduce,
+                agree,
+                update,
+                report,
+            });
             Body::Heartbeat(v1::Heartbeat { resident_bytes, pace })
         }
         Report::Formed { trial, generation, position } => Body::Formed(v1::Formed {

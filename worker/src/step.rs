@@ -1,7 +1,7 @@
 //! One step of the training loop.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use data::MicroBatch;
 use domain::batch;
@@ -26,12 +26,12 @@ impl Training<'_> {
         let next = self.state.progress.position.step.next();
         self.recorder.begin_step(next.0, &mut self.state.network);
         let (index, micro_batches) = self.batches.next().map_err(Halt::failed)?;
-        self.clock.outside_model();
+        self.clock.lap(|pace| &mut pace.data);
         self.recorder.phase("data");
 
         let computed = self.compute_and_reduce(index, micro_batches)?;
         let Agreed { loss, reads } = self.agree(computed)?;
-        self.clock.outside_model();
+        self.clock.lap(|pace| &mut pace.agree);
         self.recorder.phase("agree");
 
         let step = Step(index).next();
@@ -43,16 +43,17 @@ impl Training<'_> {
             self.update(lr, grad_norm)?;
         }
         self.state.progress.position = Position { step, evaluated: false };
-        self.clock.inside_model();
+        self.clock.lap(|pace| &mut pace.update);
         self.recorder.phase("update");
         self.inspect(step);
 
-        let (micros, micros_outside_model) = self.clock.take();
-        self.outbox.set_pace(Pace { step_micros: micros, outside_micros: micros_outside_model });
+        let pace = self.clock.take();
+        let (micros, micros_outside_model) = (pace.step_micros(), pace.outside_micros());
+        self.outbox.set_pace(pace);
         let generation = self.assignment.generation;
         let record = StepRecord { step, generation, loss, grad_norm, lr, skipped, micros, micros_outside_model, reads };
         self.report(Record::Step(record));
-        self.clock.outside_model();
+        self.clock.lap(|pace| &mut pace.report);
         self.recorder.phase("report");
         if self.recorder.end_step() {
             self.end_profile();
@@ -90,8 +91,9 @@ impl Training<'_> {
             self.recorder.passes();
             parts.push(MicroBatchPart { loss, samples });
         }
-        self.clock.inside_model();
+        self.clock.lap(|pace| &mut pace.passes);
         reduction.finish(&mut self.gradient, |bucket, took| self.recorder.reduced(bucket, took))?;
+        self.clock.lap(|pace| &mut pace.reduce);
         self.recorder.phase("reduce");
         Ok(parts)
     }
@@ -190,41 +192,28 @@ fn listed(names: &[String]) -> String {
 #[derive(Debug)]
 pub(crate) struct Clock {
     last: Instant,
-    inside: Duration,
-    outside: Duration,
+    pace: Pace,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { last: Instant::now(), inside: Duration::ZERO, outside: Duration::ZERO }
+        Self { last: Instant::now(), pace: Pace::default() }
     }
 
-    fn lap(&mut self) -> Duration {
+    /// The time since the last call of any method went into the phase that is picked.
+    fn lap(&mut self, phase: fn(&mut Pace) -> &mut u64) {
         let now = Instant::now();
-        now.duration_since(std::mem::replace(&mut self.last, now))
-    }
-
-    /// The time since the last call of any method went into computing.
-    fn inside_model(&mut self) {
-        let lap = self.lap();
-        self.inside += lap;
-    }
-
-    /// It went into waiting for data, for peers, or for room in a queue.
-    fn outside_model(&mut self) {
-        let lap = self.lap();
-        self.outside += lap;
+        let lap = now.duration_since(std::mem::replace(&mut self.last, now));
+        *phase(&mut self.pace) += lap.as_micros() as u64;
     }
 
     /// It belongs to no step.
     pub(crate) fn pause(&mut self) {
-        self.lap();
+        self.last = Instant::now();
     }
 
-    /// Microseconds in all and outside of the model, since the last call.
-    fn take(&mut self) -> (u64, u64) {
-        let inside = std::mem::take(&mut self.inside).as_micros() as u64;
-        let outside = std::mem::take(&mut self.outside).as_micros() as u64;
-        (inside + outside, outside)
+    /// What the phases took since the last call.
+    fn take(&mut self) -> Pace {
+        std::mem::take(&mut self.pace)
     }
 }

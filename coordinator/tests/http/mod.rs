@@ -148,11 +148,12 @@ async fn workers_tell_how_they_are_doing_until_they_are_gone() {
     let coordinator = Coordinator::start(folder.path()).await;
     let http = coordinator.http;
     let (_tools, mut worker) = training(&coordinator, 4).await;
-    let told = async |wanted: [Value; 3]| {
+    let told = async |wanted: [Value; 4]| {
         let shown = async {
             loop {
                 let worker = get_json(http, "/api/v1/cluster").await["workers"][0].clone();
-                let figures = ["memory_bytes", "step_micros", "outside_micros"].map(|figure| worker[figure].clone());
+                let figures =
+                    ["memory_bytes", "step_micros", "outside_micros", "phases"].map(|figure| worker[figure].clone());
                 if figures == wanted {
                     return;
                 }
@@ -160,12 +161,13 @@ async fn workers_tell_how_they_are_doing_until_they_are_gone() {
         };
         soon(shown).await;
     };
-    told([Value::Null, Value::Null, Value::Null]).await;
-    let pace = Pace { step_micros: 900, outside_micros: 400 };
+    told([Value::Null, Value::Null, Value::Null, Value::Null]).await;
+    let pace = Pace { data: 10, passes: 450, reduce: 300, agree: 80, update: 50, report: 10 };
     worker.send_unnumbered(Report::Heartbeat(Vitals { resident_bytes: Some(5 << 20), pace: Some(pace) })).await;
-    told([json!(5 << 20), json!(900), json!(400)]).await;
+    let phases = json!({"data": 10, "passes": 450, "reduce": 300, "agree": 80, "update": 50, "report": 10});
+    told([json!(5 << 20), json!(900), json!(400), phases]).await;
     worker.send_unnumbered(Report::Heartbeat(Vitals { resident_bytes: Some(6 << 20), pace: None })).await;
-    told([json!(6 << 20), Value::Null, Value::Null]).await;
+    told([json!(6 << 20), Value::Null, Value::Null, Value::Null]).await;
     coordinator.end().await;
 }
 

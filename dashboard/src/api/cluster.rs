@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use domain::ids::{RunName, WorkerId};
 use domain::picture::{Picture, RunPicture, SweepPicture};
-use domain::record::Vitals;
+use domain::record::{Pace, Vitals};
 use domain::results;
 use domain::spec::sweep::Objective;
 use domain::timeline::Moment;
@@ -57,6 +57,32 @@ pub(crate) struct Worker {
     step_micros: Option<u64>,
     /// Of it, the part outside the model: waiting for data and for the other ranks. Who waits least is waited for.
     outside_micros: Option<u64>,
+    /// What its phases took.
+    phases: Option<Phases>,
+}
+
+/// What the phases of a step took on one rank, in microseconds.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Phases {
+    /// Waiting for the samples.
+    data: u64,
+    /// Forward and backward passes, with the reduction of what is complete beside them.
+    passes: u64,
+    /// Waiting for the rest of the reduction.
+    reduce: u64,
+    /// Waiting for the other ranks.
+    agree: u64,
+    /// The update of the parameters.
+    update: u64,
+    /// Reporting the step before.
+    report: u64,
+}
+
+impl Phases {
+    fn of(pace: Pace) -> Self {
+        let Pace { data, passes, reduce, agree, update, report } = pace;
+        Self { data, passes, reduce, agree, update, report }
+    }
 }
 
 /// A run in short.
@@ -249,8 +275,9 @@ impl Worker {
             run: run.as_ref().map(ToString::to_string),
             rank: rank.map(|rank| rank as u32),
             memory_bytes: resident_bytes,
-            step_micros: pace.map(|pace| pace.step_micros),
-            outside_micros: pace.map(|pace| pace.outside_micros),
+            step_micros: pace.map(|pace| pace.step_micros()),
+            outside_micros: pace.map(|pace| pace.outside_micros()),
+            phases: pace.map(Phases::of),
         }
     }
 }

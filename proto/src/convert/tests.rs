@@ -109,9 +109,16 @@ fn report() -> impl Strategy<Value = Report> {
     let line = (any::<u64>(), ".{0,20}").prop_map(|(at_ms, text)| LogLine { at_ms, level: "warn".to_owned(), text });
     prop_oneof![
         (worker(), proptest::option::of(running)).prop_map(|(worker, running)| Report::Hello { worker, running }),
-        (proptest::option::of(any::<u64>()), proptest::option::of((any::<u64>(), any::<u64>()))).prop_map(
+        (proptest::option::of(any::<u64>()), proptest::option::of(any::<[u64; 6]>())).prop_map(
             |(resident_bytes, pace)| {
-                let pace = pace.map(|(step_micros, outside_micros)| Pace { step_micros, outside_micros });
+                let pace = pace.map(|[data, passes, reduce, agree, update, report]| Pace {
+                    data,
+                    passes,
+                    reduce,
+                    agree,
+                    update,
+                    report,
+                });
                 Report::Heartbeat(Vitals { resident_bytes, pace })
             }
         ),

@@ -31,6 +31,17 @@ export interface Worker {
   step_micros?: number | null;
   /** Of `step_micros`, what was spent waiting for data and for the other ranks. */
   outside_micros?: number | null;
+  phases?: Phases | null;
+}
+
+/** What the phases of a step took on one rank, in microseconds. */
+export interface Phases {
+  data: number;
+  passes: number;
+  reduce: number;
+  agree: number;
+  update: number;
+  report: number;
 }
 
 export interface RunSummary {

@@ -74,6 +74,15 @@ describe("live", () => {
       await comesTo("running");
     }));
 
+  test("a run's view tells how the phases of a step share its time", () =>
+    onPage(views.run.path, async (page) => {
+      const ranks = page.getByLabel("Time of a step by phase").locator("li");
+      await until("both ranks have a bar", async () => (await ranks.count()) === 2);
+      assert.match(await ranks.first().innerText(), /rank 0[\s\S]*passes \d+ %/);
+      const wide = await ranks.first().locator(".phase-passes").evaluate((bar) => bar.getBoundingClientRect().width);
+      assert.ok(wide > 1, "the passes have a bar");
+    }));
+
   test("a log grows as it is written", () =>
     onPage(views.log.path, async (page) => {
       await settled(page, views.log);

@@ -11,6 +11,7 @@ import { bestSoFar, smooth } from "../../src/lib/smooth";
 import { surface } from "../../src/lib/surface";
 import { listOf, listText, rangeOf, rangeText, routeOf, runPath, withParameter } from "../../src/state/address";
 import { paces, stragglers } from "../../src/views/cluster/stragglers";
+import { shares } from "../../src/views/phases";
 import { ranksOf } from "../../src/views/run/log";
 import { between } from "../../src/views/run/series";
 import { brushesOf, brushesText } from "../../src/views/sweep/brush";
@@ -217,6 +218,11 @@ test("the surface is the mean of what is near, and unknown where nothing is", ()
   const at = (x: number, y: number) => values[Math.floor(y * rows) * columns + Math.floor(x * columns)];
   expect(at(0.1, 0.1)).toBeCloseTo(0.5, 9);
   expect(at(0.9, 0.9)).toBeNaN();
+});
+
+test("phases are named by their shares of a step, the greatest first", () => {
+  expect(shares({ data: 10, passes: 700, reduce: 200, agree: 5, update: 80, report: 5 })).toBe("passes 70 %, reduce 20 %, update 8 %, data 1 %");
+  expect(shares({ data: 0, passes: 0, reduce: 0, agree: 0, update: 0, report: 0 })).toBe("");
 });
 
 describe("histograms beside each other", () => {

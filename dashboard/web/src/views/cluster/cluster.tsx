@@ -6,6 +6,7 @@ import { Command, Empty, Loading, Name, Panel, Problem, Progress, Said, Stat, St
 import { RunActions, SweepActions, WorkerActions } from "../actions";
 import { TrialCounts } from "../trial_counts";
 import { Events, useEvents } from "./events";
+import { PhaseBar, PhaseLegend } from "../phases";
 import { paces, stragglers, type RankPace } from "./stragglers";
 
 /** Everything at one moment: workers, runs, sweeps and what happened. */
@@ -262,6 +263,9 @@ function Workers({ workers, after }: { workers: Worker[]; after: () => void }) {
             <th scope="col">Device</th>
             <th scope="col" class="n">Memory</th>
             <th scope="col" class="n">Step time</th>
+            <th scope="col" class="n" title="Share of its newest step that was spent in the model">
+              Utilisation
+            </th>
             <th scope="col"><span class="sr">Actions</span></th>
           </tr>
         </thead>
@@ -286,6 +290,7 @@ function Workers({ workers, after }: { workers: Worker[]; after: () => void }) {
                 {slow.has(worker.id) && <Straggler />}{" "}
                 {typeof worker.step_micros === "number" ? duration(worker.step_micros / 1000) : NOTHING}
               </td>
+              <td class="n">{utilisation(worker)}</td>
               <td class="actions">
                 <WorkerActions worker={worker} after={after} />
               </td>
@@ -295,6 +300,12 @@ function Workers({ workers, after }: { workers: Worker[]; after: () => void }) {
       </table>
     </TableFrame>
   );
+}
+
+/** The share of a worker's newest step that was spent in the model. */
+function utilisation({ step_micros: step, outside_micros: outside }: Worker): string {
+  if (typeof step !== "number" || typeof outside !== "number" || step === 0) return NOTHING;
+  return `${Math.round(((step - outside) / step) * 100)} %`;
 }
 
 function Straggler() {
@@ -308,7 +319,7 @@ function Straggler() {
 /** So many groups are drawn. */
 const GROUPS_SHOWN = 12;
 
-/** What the newest step took on each rank: in the model, and waiting. */
+/** What the newest step took on each rank, by phase: in the model, and waiting. */
 function Paces({ workers }: { workers: Worker[] }) {
   const groups = [...paces(workers)].filter(([, ranks]) => ranks.length > 1);
   if (groups.length === 0) return null;
@@ -316,11 +327,7 @@ function Paces({ workers }: { workers: Worker[] }) {
     <Panel
       title="Step time by rank"
       note={groups.length > GROUPS_SHOWN ? `the first ${GROUPS_SHOWN} of ${groups.length} groups` : ""}
-      tools={
-        <span class="pace-legend">
-          <i class="swatch-box pace-busy" /> in the model <i class="swatch-box pace-waiting" /> waiting for data and others
-        </span>
-      }
+      tools={<PhaseLegend />}
     >
       <div class="paces">
         {groups.slice(0, GROUPS_SHOWN).map(([run, ranks]) => (
@@ -342,16 +349,13 @@ function Paces({ workers }: { workers: Worker[] }) {
   );
 }
 
-function Rank({ pace: { worker, rank, busy, waiting, straggler }, most }: { pace: RankPace; most: number }) {
+function Rank({ pace: { worker, rank, busy, waiting, phases, straggler }, most }: { pace: RankPace; most: number }) {
   return (
     <li>
       <span class="pace-rank" title={`${worker.id} on ${worker.host}`}>
         rank {rank}
       </span>
-      <span class="pace-bar" aria-hidden="true">
-        <i class={straggler ? "pace-busy pace-slow" : "pace-busy"} style={{ width: `${(busy / most) * 100}%` }} />
-        <i class="pace-waiting" style={{ width: `${(waiting / most) * 100}%` }} />
-      </span>
+      {phases !== null && <PhaseBar phases={phases} most={most} />}
       <span class="pace-text">
         {duration(busy / 1000)} <span class="muted">+ {duration(waiting / 1000)}</span> {straggler && <Straggler />}
       </span>

@@ -1,4 +1,4 @@
-import type { Worker } from "../../api/types";
+import type { Phases, Worker } from "../../api/types";
 
 /** What a rank's newest step took. */
 export interface RankPace {
@@ -8,6 +8,7 @@ export interface RankPace {
   busy: number;
   /** For data and for the others. */
   waiting: number;
+  phases: Phases | null;
   /** Much busier than the middle of its group. */
   straggler: boolean;
 }
@@ -19,12 +20,12 @@ const SLOW = 1.3;
 export function paces(workers: readonly Worker[]): Map<string, RankPace[]> {
   const groups = new Map<string, RankPace[]>();
   for (const worker of workers) {
-    const { run, rank, connected, step_micros: step, outside_micros: outside } = worker;
+    const { run, rank, connected, step_micros: step, outside_micros: outside, phases = null } = worker;
     if (run === null || rank === null || !connected || typeof step !== "number") continue;
     const waiting = Math.min(step, outside ?? 0);
     const group = groups.get(run) ?? [];
     groups.set(run, group);
-    group.push({ worker, rank, busy: step - waiting, waiting, straggler: false });
+    group.push({ worker, rank, busy: step - waiting, waiting, phases, straggler: false });
   }
   for (const group of groups.values()) {
     group.sort((a, b) => a.rank - b.rank);

@@ -11,6 +11,7 @@ import { Plot, type Line, type Mark } from "../../ui/plot";
 import { Events, useEvents } from "../cluster/events";
 import { Checkpoints } from "./checkpoints";
 import { Failures } from "./failures";
+import { StepTime } from "./step_time";
 import { evaluations, linesOf, marksOf, stepScale, stepsPerEpoch, type StepScale, type XAxis } from "./series";
 
 /** So many portions of steps are asked for: about as many as a plot has pixels. */
@@ -124,6 +125,7 @@ export function Curves({ run, after }: { run: Run; after: () => void }) {
       ) : (
         <Plots drawn={drawn} look={look} />
       )}
+      <StepTime run={run} />
       <Failures run={run} events={events.data?.events ?? []} />
       <Checkpoints run={run} after={after} />
       <Events run={run.name} of={events} />
