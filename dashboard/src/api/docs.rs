@@ -87,6 +87,10 @@ mod tests {
         for path in routed {
             assert!(described.iter().any(|other| *other == path), "{path} is not described");
         }
+        for (before, _) in OPENAPI.match_indices("\"#/components/schemas/") {
+            let name = OPENAPI[before + 1..].split(['"', '/']).nth(3).unwrap();
+            assert!(!description["components"]["schemas"][name].is_null(), "{name} is referred to, and not described");
+        }
         assert!(page_text().contains("<code>POST /api/v1/runs/{name}/stop</code>"));
     }
 }

@@ -55,6 +55,7 @@ pub(crate) struct InspectionAsked {
     /// The one of this generation, also if it was taken back; without it the one that counts.
     generation: Option<u64>,
     /// Only this part: `histograms` or `attention`; both without it.
+    #[param(inline)]
     part: Option<Part>,
 }
 
