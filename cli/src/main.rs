@@ -39,7 +39,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::args::{Cli, Verb};
 use crate::exit::{Exit, Failure};
-use crate::process::Process;
+use crate::process::{Part, Process};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 fn run(runtime: &Runtime, verb: Verb) -> Result<Exit, Failure> {
     let process = Process::start(runtime, &verb)?;
     log(&verb, process.telemetry.as_ref());
-    let is_service = matches!(verb, Verb::Coordinator(_) | Verb::Worker(_));
+    let is_service = matches!(Part::of(&verb), Part::Coordinator(_) | Part::Worker(_));
     let ended = runtime.block_on(commands::run(verb, &process));
     if let Some(telemetry) = process.telemetry {
         let endpoint = telemetry.endpoint().clone();
@@ -85,30 +85,10 @@ fn run(runtime: &Runtime, verb: Verb) -> Result<Exit, Failure> {
 /// Logs to stderr, and to the collector. Services say what they do; other commands speak for themselves, and log on stderr only
 /// what `RUST_LOG` asks for. Those with a coordinator inside say what it cannot do: that its disk is full, say, and all wait.
 fn log(verb: &Verb, telemetry: Option<&Telemetry>) {
-    let default = match verb {
-        Verb::Coordinator(_) | Verb::Worker(_) => "info",
-        Verb::Launch(_) | Verb::Sweep(_) | Verb::Resume(_) => "error",
-        Verb::Explain(_)
-        | Verb::Plan(_)
-        | Verb::Replay(_)
-        | Verb::Stop(_)
-        | Verb::Priority(_)
-        | Verb::Drain(_)
-        | Verb::Watch(_)
-        | Verb::Wait(_)
-        | Verb::Top(_)
-        | Verb::Doctor(_)
-        | Verb::Init(_)
-        | Verb::Status(_)
-        | Verb::List(_)
-        | Verb::Logs(_)
-        | Verb::Export(_)
-        | Verb::Checkpoint(_)
-        | Verb::Audit(_)
-        | Verb::Verify(_)
-        | Verb::Validate(_)
-        | Verb::Schema(_)
-        | Verb::Completions(_) => "off",
+    let default = match Part::of(verb) {
+        Part::Coordinator(_) | Part::Worker(_) => "info",
+        Part::Inside(_) => "error",
+        Part::Client => "off",
     };
     let filter = EnvFilter::builder().with_default_directive(default.parse().expect("a level is a directive"));
     // Spans for the collector are for nobody else, and without one never made.

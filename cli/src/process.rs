@@ -4,7 +4,7 @@ use domain::ids::WorkerId;
 use telemetry::{Endpoint, Telemetry};
 use tokio::runtime::Runtime;
 
-use crate::args::Verb;
+use crate::args::{OtlpArgs, Verb};
 use crate::exit::Failure;
 
 /// This process.
@@ -19,10 +19,15 @@ pub(crate) struct Process {
 impl Process {
     /// Opens the way to the collector that `verb` names.
     pub(crate) fn start(runtime: &Runtime, verb: &Verb) -> Result<Self, Failure> {
-        let Some((endpoint, role)) = told(verb) else { return Ok(Self { telemetry: None, worker: None }) };
-        let worker = match role {
-            Role::Worker => Some(worker::draw_id().map_err(Failure::failed)?),
-            Role::Coordinator => None,
+        let part = Part::of(verb);
+        let otlp = match part {
+            Part::Worker(otlp) | Part::Coordinator(otlp) | Part::Inside(otlp) => otlp.endpoint(),
+            Part::Client => None,
+        };
+        let Some(endpoint) = otlp else { return Ok(Self { telemetry: None, worker: None }) };
+        let worker = match part {
+            Part::Worker(_) => Some(worker::draw_id().map_err(Failure::failed)?),
+            Part::Coordinator(_) | Part::Inside(_) | Part::Client => None,
         };
         let instance = worker.map_or_else(|| "coordinator".to_owned(), |id| format!("{:016x}", id.0));
         let _inside = runtime.enter();
@@ -41,43 +46,50 @@ impl Process {
     }
 }
 
-/// What a process serves as.
-enum Role {
-    Coordinator,
-    Worker,
+/// What a command is to a cluster.
+pub(crate) enum Part<'a> {
+    /// A service: the coordinator.
+    Coordinator(&'a OtlpArgs),
+    /// A service: a worker.
+    Worker(&'a OtlpArgs),
+    /// A command with a coordinator inside.
+    Inside(&'a OtlpArgs),
+    /// It talks to one that runs elsewhere, or to none.
+    Client,
 }
 
-/// Whom `verb` tells what, unless it only talks to a coordinator that is running elsewhere.
-fn told(verb: &Verb) -> Option<(&Endpoint, Role)> {
-    let (otlp, elsewhere) = match verb {
-        Verb::Worker(args) => return args.otlp.endpoint().map(|endpoint| (endpoint, Role::Worker)),
-        Verb::Coordinator(args) => (&args.otlp, &None),
-        Verb::Launch(args) => (&args.local.otlp, &args.place.coordinator.coordinator),
-        Verb::Resume(args) => (&args.local.otlp, &args.place.coordinator.coordinator),
-        Verb::Sweep(args) if args.verb.is_none() => (&args.run.otlp, &args.run.place.coordinator.coordinator),
-        Verb::Sweep(_)
-        | Verb::Explain(_)
-        | Verb::Plan(_)
-        | Verb::Replay(_)
-        | Verb::Stop(_)
-        | Verb::Priority(_)
-        | Verb::Drain(_)
-        | Verb::Watch(_)
-        | Verb::Wait(_)
-        | Verb::Top(_)
-        | Verb::Doctor(_)
-        | Verb::Init(_)
-        | Verb::Status(_)
-        | Verb::List(_)
-        | Verb::Logs(_)
-        | Verb::Export(_)
-        | Verb::Checkpoint(_)
-        | Verb::Audit(_)
-        | Verb::Verify(_)
-        | Verb::Validate(_)
-        | Verb::Schema(_)
-        | Verb::Completions(_) => return None,
-    };
-    let endpoint = otlp.endpoint().filter(|_| elsewhere.is_none())?;
-    Some((endpoint, Role::Coordinator))
+impl<'a> Part<'a> {
+    /// What `verb` is.
+    pub(crate) fn of(verb: &'a Verb) -> Self {
+        let (otlp, elsewhere) = match verb {
+            Verb::Worker(args) => return Part::Worker(&args.otlp),
+            Verb::Coordinator(args) => return Part::Coordinator(&args.otlp),
+            Verb::Launch(args) => (&args.local.otlp, &args.place.coordinator.coordinator),
+            Verb::Resume(args) => (&args.local.otlp, &args.place.coordinator.coordinator),
+            Verb::Sweep(args) if args.verb.is_none() => (&args.run.otlp, &args.run.place.coordinator.coordinator),
+            Verb::Sweep(_)
+            | Verb::Explain(_)
+            | Verb::Plan(_)
+            | Verb::Replay(_)
+            | Verb::Stop(_)
+            | Verb::Priority(_)
+            | Verb::Drain(_)
+            | Verb::Watch(_)
+            | Verb::Wait(_)
+            | Verb::Top(_)
+            | Verb::Doctor(_)
+            | Verb::Init(_)
+            | Verb::Status(_)
+            | Verb::List(_)
+            | Verb::Logs(_)
+            | Verb::Export(_)
+            | Verb::Checkpoint(_)
+            | Verb::Audit(_)
+            | Verb::Verify(_)
+            | Verb::Validate(_)
+            | Verb::Schema(_)
+            | Verb::Completions(_) => return Part::Client,
+        };
+        if elsewhere.is_none() { Part::Inside(otlp) } else { Part::Client }
+    }
 }

@@ -1,7 +1,8 @@
 //! How sinks are doing, for whoever shows it.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
 
 use crate::Sink;
 
@@ -16,24 +17,24 @@ pub struct Standing {
 
 /// Where followers write how their sinks are doing. Clones are of one board.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<Vec<Standing>>>);
+pub struct Board(watch::Sender<Vec<Standing>>);
 
 impl Board {
     /// All sinks, in the order in which they were named.
     pub fn standings(&self) -> Vec<Standing> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
     }
 
     /// How many sinks are not up to date.
     pub fn troubled(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|one| one.trouble.is_some()).count()
+        self.0.borrow().iter().filter(|one| one.trouble.is_some()).count()
     }
 
-    /// A place for one more sink.
+    /// A place for one more sink. One follower adds them all, one after the other.
     pub(crate) fn add(&self, sink: &Sink) -> Place {
-        let mut standings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        standings.push(Standing { sink: sink.to_string(), trouble: None });
-        Place { board: self.clone(), index: standings.len() - 1 }
+        let index = self.0.borrow().len();
+        self.0.send_modify(|standings| standings.push(Standing { sink: sink.to_string(), trouble: None }));
+        Place { board: self.clone(), index }
     }
 }
 
@@ -46,10 +47,11 @@ pub(crate) struct Place {
 impl Place {
     /// Writes what hinders the sink; the time of the first of several troubles stays.
     pub(crate) fn set(&self, trouble: Option<String>) {
-        let mut standings = self.board.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = &mut standings[self.index].trouble;
-        let since = known.take().map(|(_, since)| since);
-        *known = trouble.map(|cause| (cause, since.unwrap_or_else(now_ms)));
+        self.board.0.send_modify(|standings| {
+            let known = &mut standings[self.index].trouble;
+            let since = known.take().map(|(_, since)| since);
+            *known = trouble.map(|cause| (cause, since.unwrap_or_else(now_ms)));
+        });
     }
 }
 

@@ -95,11 +95,12 @@ impl Engine {
         let Some((name, number)) = trial.sweep.clone() else { return };
         let members = trial.phase.members().to_vec();
         let fitness = &mut self.sweep_mut(&name).fitness;
+        // Those that show now that they can are not among them.
+        for member in &members {
+            fitness.forget(*member);
+        }
         let accused = fitness.accused_by(number);
         fitness.withdraw(number);
-        for member in &members {
-            fitness.unfit.remove(member);
-        }
         fitness.able.extend(members);
         for worker in accused {
             fitness.unfit.insert(worker);

@@ -114,3 +114,19 @@ fn a_member_that_cannot_work_is_replaced_in_a_group_of_a_sweep() {
     assert!(after.contains(&before[0]) && !after.contains(&before[1]), "{before:?} {after:?}");
     cluster.complete(&run);
 }
+
+#[test]
+fn a_worker_that_does_form_a_group_after_all_is_not_unfit() {
+    let mut cluster = Cluster::new("searcher: {type: random}\ntrials: 3\nmax_failed: 9\n", 2);
+    let run = trial_of(0);
+    cluster.tell(fails(&run, 1, 1));
+    cluster.check(&[("s.1", 1)]);
+    // The only other worker goes: the suspected one is tried again, and can do it now.
+    cluster.tell(Event::Lost { worker: WorkerId(2), cause: LossCause::Left });
+    cluster.form();
+    assert_eq!(cluster.view(&run).members, [WorkerId(1)]);
+    cluster.tell(joined(3));
+    cluster.complete(&run);
+    let members: Vec<WorkerId> = cluster.engine.view().runs.into_iter().flat_map(|run| run.members).collect();
+    assert!(members.contains(&WorkerId(1)), "{members:?}");
+}

@@ -5,6 +5,7 @@ import type { SweepTrial } from "../../api/types";
 import { ramp } from "../../lib/ramp";
 import type { Axis } from "../../lib/scale";
 import { color, useTheme } from "../../state/theme";
+import { sized } from "../../ui/canvas";
 import { useWidth } from "../../ui/width";
 import type { Brush } from "./brush";
 import type { Column } from "./columns";
@@ -127,14 +128,8 @@ function draw(
   alpha: number,
   done: () => void,
 ): () => void {
-  const context = canvas?.getContext("2d");
-  if (!canvas || !context) return () => {};
-  const ratio = devicePixelRatio;
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(HEIGHT * ratio);
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${HEIGHT}px`;
-  context.scale(ratio, ratio);
+  const context = sized(canvas, width, HEIGHT);
+  if (!context) return () => {};
   context.globalAlpha = alpha;
   context.lineWidth = 1;
   let at = 0;
