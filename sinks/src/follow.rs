@@ -6,6 +6,7 @@
 //! it is tried again ever less often; meanwhile what it misses waits in the store, which has it anyway.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,13 +38,16 @@ pub struct Pace {
     pub last_chance: Duration,
 }
 
+/// How often a sink that is not well is tried at the end. The pauses between add up to four seconds.
+const LAST_TRIES: u32 = 5;
+
 impl Default for Pace {
     fn default() -> Self {
         Self {
             between: Duration::from_millis(500),
             pause_min: Duration::from_secs(1),
             pause_max: Duration::from_secs(60),
-            last_chance: Duration::from_secs(5),
+            last_chance: Duration::from_secs(10),
         }
     }
 }
@@ -140,29 +144,39 @@ async fn follow_one(
 ) -> Result<(), Trouble> {
     let mut following = None;
     let mut pause = pace.pause_min;
-    let mut is_troubled = false;
+    let mut trouble: Option<Trouble> = None;
+    let mut last_tries = 0;
+    let mut end_of_patience = pin!(end_of_patience(&stop, pace.last_chance));
     loop {
         let is_last = stop.is_cancelled();
         let picture = pictures.borrow_and_update().clone();
         let looked = tokio::select! {
             biased;
             looked = look(sink, &secrets, &store, &picture, &pictures, &mut following) => looked,
-            () = end_of_patience(&stop, pace.last_chance) => Err(Trouble::CutOff),
+            () = &mut end_of_patience => return Err(trouble.unwrap_or(Trouble::CutOff)),
         };
         place.set(looked.as_ref().err().map(Trouble::to_string));
-        match &looked {
-            Ok(()) if std::mem::take(&mut is_troubled) => info!(%sink, "the sink is up to date again"),
-            Ok(()) => {}
-            Err(cause) if !std::mem::replace(&mut is_troubled, true) => {
+        if let Err(cause) = looked {
+            if trouble.is_none() {
                 warn!(%sink, %cause, "the sink is not up to date, and is tried again; training goes on");
             }
-            Err(_) => {}
+            last_tries += u32::from(is_last);
+            if last_tries == LAST_TRIES {
+                return Err(cause);
+            }
+            trouble = Some(cause);
+        } else {
+            if trouble.take().is_some() {
+                info!(%sink, "the sink is up to date again");
+            }
+            // What was asked for after the last picture is in the next one.
+            if is_last {
+                return Ok(());
+            }
         }
-        // What was asked for after the last picture is in the next one.
-        if is_last {
-            return looked;
-        }
-        let again = if looked.is_ok() {
+        let again = if is_last {
+            pace.pause_min * (1 << last_tries) / 8
+        } else if trouble.is_none() {
             pause = pace.pause_min;
             pace.between
         } else {
@@ -172,10 +186,11 @@ async fn follow_one(
         };
         tokio::select! {
             biased;
-            () = stop.cancelled() => continue,
+            () = stop.cancelled(), if !is_last => continue,
+            () = &mut end_of_patience => return Err(trouble.unwrap_or(Trouble::CutOff)),
             () = tokio::time::sleep(again) => {}
         }
-        if !is_troubled {
+        if trouble.is_none() {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}

@@ -41,6 +41,12 @@ impl Followed {
         self.stop.cancel();
         self.task.await.unwrap()
     }
+
+    /// Ends it wherever it is.
+    pub(super) async fn crash(self) {
+        self.task.abort();
+        assert!(self.task.await.is_err());
+    }
 }
 
 impl World {
