@@ -192,7 +192,7 @@ impl Distribution {
     }
 
     fn decompose(&mut self) {
-        let (values, axes) = eigen::symmetric(self.covariance.clone());
+        let (values, axes) = eigen::symmetric(&self.covariance);
         // What rounding or a foreign solution made negative is lifted, in the covariance too.
         if values.iter().any(|value| *value <= 0.0) {
             let lifted = |value: &f64| if *value > 0.0 { *value } else { TINY * TINY };
@@ -241,7 +241,7 @@ pub(crate) fn promised(solutions: &[Vec<f64>]) -> (Vec<f64>, f64, Matrix) {
     };
     let mut covariance: Matrix = (0..n).map(|i| (0..n).map(|j| element(i, j)).collect()).collect();
     // The step size is such that the rest has determinant 1.
-    let (values, _) = eigen::symmetric(covariance.clone());
+    let (values, _) = eigen::symmetric(&covariance);
     let logs: f64 = values.iter().map(|value| libm::log(*value)).sum();
     let variance = libm::exp(logs / n as f64);
     covariance.iter_mut().flatten().for_each(|element| *element /= variance);

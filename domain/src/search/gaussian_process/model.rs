@@ -1,5 +1,9 @@
 //! A Gaussian process with a Matern 5/2 kernel and a length scale for each coordinate (Rasmussen and Williams 2006,
-//! chapters 2 and 5). Plain loops, so that every machine computes the same bits.
+//! chapters 2 and 5).
+
+use std::cmp::Ordering;
+
+use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 
 use crate::search::Choice;
 
@@ -9,71 +13,26 @@ pub(crate) type Logs = Vec<f64>;
 /// The least variance of the noise; keeps the covariance well conditioned.
 const LEAST_NOISE: f64 = 1e-6;
 
-/// A lower triangular matrix, row after row, each as long as it needs to be.
-#[derive(Clone, Debug)]
-pub(crate) struct Cholesky(Vec<Vec<f64>>);
+/// What a pivot is that rounding made negative.
+const LEAST_PIVOT: f64 = 1e-12;
 
-impl Cholesky {
-    /// The factor of a covariance given by its lower rows; what rounding made negative is lifted.
-    pub(crate) fn new(mut rows: Vec<Vec<f64>>) -> Self {
-        for i in 0..rows.len() {
-            let (done, rest) = rows.split_at_mut(i);
-            let row = &mut rest[0];
-            for (j, other) in done.iter().enumerate() {
-                row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
-            }
-            let rest = row[i] - dot(&row[..i], &row[..i]);
-            row[i] = libm::sqrt(rest.max(1e-12));
-        }
-        Self(rows)
-    }
-
-    /// `L^-1 v` of the leading part as long as `v`.
-    pub(crate) fn forward(&self, v: &[f64]) -> Vec<f64> {
-        let mut solved = Vec::with_capacity(v.len());
-        for (i, value) in v.iter().enumerate() {
-            let row = &self.0[i];
-            let next = (value - dot(&row[..i], &solved)) / row[i];
-            solved.push(next);
-        }
-        solved
-    }
-
-    /// `L^-T v` of the leading part as long as `v`.
-    pub(crate) fn backward(&self, v: &[f64]) -> Vec<f64> {
-        let mut solved = v.to_vec();
-        for i in (0..v.len()).rev() {
-            let row = &self.0[i];
-            solved[i] /= row[i];
-            let value = solved[i];
-            solved[..i].iter_mut().zip(row).for_each(|(s, l)| *s -= l * value);
-        }
-        solved
-    }
-
-    /// The inverse of the whole matrix, which is symmetric.
-    fn inverse(&self) -> Vec<Vec<f64>> {
-        let n = self.0.len();
-        let unit = |i: usize| {
-            let mut v = vec![0.0; n];
-            v[i] = 1.0;
-            self.backward(&self.forward(&v))
-        };
-        (0..n).map(unit).collect()
-    }
+/// The factor of a covariance, of which the lower part is given.
+fn factor(covariance: DMatrix<f64>) -> Cholesky<f64, Dyn> {
+    Cholesky::new_with_substitute(covariance, LEAST_PIVOT).expect("a pivot that is replaced is positive")
 }
 
-/// Eight sums side by side: fast, and the same on every machine.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f64 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    sums.iter().sum::<f64>() + rest
+/// `L^-1 v`.
+fn forward(factor: &Cholesky<f64, Dyn>, mut v: DVector<f64>) -> DVector<f64> {
+    let is_solved = factor.l_dirty().solve_lower_triangular_mut(&mut v);
+    debug_assert!(is_solved, "pivots are positive");
+    v
+}
+
+/// `L^-T v`.
+fn backward(factor: &Cholesky<f64, Dyn>, mut v: DVector<f64>) -> DVector<f64> {
+    let is_solved = factor.l_dirty().tr_solve_lower_triangular_mut(&mut v);
+    debug_assert!(is_solved, "pivots are positive");
+    v
 }
 
 /// The kernel at hyperparameters.
@@ -113,13 +72,13 @@ impl<'a> Kernel<'a> {
         self.variance * (1.0 + r + r * r / 3.0) * libm::exp(-r)
     }
 
-    fn covariance(&self, points: &[Vec<f64>]) -> Vec<Vec<f64>> {
-        let row = |(i, a): (usize, &Vec<f64>)| {
-            let mut row: Vec<f64> = points[..i].iter().map(|b| self.at(a, b)).collect();
-            row.push(self.variance + self.noise);
-            row
-        };
-        points.iter().enumerate().map(row).collect()
+    /// The lower part of the covariance of what is observed at points.
+    fn covariance(&self, points: &[Vec<f64>]) -> DMatrix<f64> {
+        DMatrix::from_fn(points.len(), points.len(), |i, j| match i.cmp(&j) {
+            Ordering::Less => 0.0,
+            Ordering::Equal => self.variance + self.noise,
+            Ordering::Greater => self.at(&points[i], &points[j]),
+        })
     }
 }
 
@@ -146,16 +105,17 @@ fn deviation(index: usize, dimension: usize) -> f64 {
 pub(crate) fn log_posterior(choices: &[Choice], logs: &[f64], points: &[Vec<f64>], values: &[f64]) -> (f64, Logs) {
     let (n, d) = (points.len(), choices.len());
     let kernel = Kernel::new(choices, logs);
-    let factor = Cholesky::new(kernel.covariance(points));
-    let whitened = factor.forward(values);
-    let alpha = factor.backward(&whitened);
-    let log_determinant: f64 = (0..n).map(|i| libm::log(factor.0[i][i])).sum();
-    let mut value = -0.5 * dot(&whitened, &whitened) - log_determinant;
+    let factor = factor(kernel.covariance(points));
+    let whitened = forward(&factor, DVector::from_column_slice(values));
+    // Half of that of the covariance.
+    let log_determinant: f64 = factor.l_dirty().diagonal().iter().map(|pivot| libm::log(*pivot)).sum();
+    let mut value = -0.5 * whitened.norm_squared() - log_determinant;
+    let alpha = backward(&factor, whitened);
     let inverse = factor.inverse();
     let mut gradient = vec![0.0; d + 2];
     for i in 0..n {
         for j in 0..i {
-            let weight = alpha[i] * alpha[j] - inverse[i][j];
+            let weight = alpha[i] * alpha[j] - inverse[(i, j)];
             let r = kernel.distance(&points[i], &points[j]);
             let decay = kernel.variance * libm::exp(-r);
             // The derivative with respect to the logarithm of a length scale; the pairs count twice, which takes the half.
@@ -165,7 +125,7 @@ pub(crate) fn log_posterior(choices: &[Choice], logs: &[f64], points: &[Vec<f64>
             }
             gradient[d] += weight * decay * (1.0 + r + r * r / 3.0);
         }
-        let weight = 0.5 * (alpha[i] * alpha[i] - inverse[i][i]);
+        let weight = 0.5 * (alpha[i] * alpha[i] - inverse[(i, i)]);
         gradient[d] += weight * kernel.variance;
         gradient[d + 1] += weight * (kernel.noise - LEAST_NOISE);
     }
@@ -212,9 +172,9 @@ pub(crate) fn fit(choices: &[Choice], logs: &[f64], points: &[Vec<f64>], values:
 pub(crate) struct Posterior<'a> {
     kernel: Kernel<'a>,
     points: Vec<Vec<f64>>,
-    factor: Cholesky,
+    factor: Cholesky<f64, Dyn>,
     /// Weights of the covariances in the mean, one set for each time that values are imagined.
-    alphas: Vec<Vec<f64>>,
+    alphas: Vec<DVector<f64>>,
     /// The least of the imagined values of each time; infinite if nothing is imagined.
     least: Vec<f64>,
 }
@@ -223,15 +183,21 @@ impl<'a> Posterior<'a> {
     /// `values` belong to the first of the `points`. Each of the `draws`, at least one, imagines the others: it holds a normal
     /// number for each of them, or zeros for the mean.
     pub(crate) fn new(kernel: Kernel<'a>, points: Vec<Vec<f64>>, values: &[f64], draws: &[Vec<f64>]) -> Self {
-        let factor = Cholesky::new(kernel.covariance(&points));
-        let known = factor.forward(values);
+        let factor = factor(kernel.covariance(&points));
         // The factor times whitened values gives values; those imagined are white before.
+        let (known, all) = (values.len(), points.len());
+        let leading = factor.l_dirty().view((0, 0), (known, known));
+        let mut white = DVector::zeros(all);
+        white.rows_mut(0, known).copy_from_slice(values);
+        let is_solved = leading.solve_lower_triangular_mut(&mut white.rows_mut(0, known));
+        debug_assert!(is_solved, "pivots are positive");
         let (mut alphas, mut least) = (Vec::new(), Vec::new());
         for draw in draws {
-            let whitened: Vec<f64> = known.iter().chain(draw).copied().collect();
-            let imagined = factor.0[values.len()..].iter().map(|row| dot(row, &whitened[..row.len()]));
+            white.rows_mut(known, all - known).copy_from_slice(draw);
+            let imagined =
+                (known..all).map(|row| factor.l_dirty().view((row, 0), (1, row + 1)).tr_dot(&white.rows(0, row + 1)));
             least.push(imagined.fold(f64::INFINITY, f64::min));
-            alphas.push(factor.backward(&whitened));
+            alphas.push(backward(&factor, white.clone()));
         }
         Self { kernel, points, factor, alphas, least }
     }
@@ -239,11 +205,12 @@ impl<'a> Posterior<'a> {
     /// For each draw the mean of the function at a point, and the least value that is imagined elsewhere; and the standard
     /// deviation.
     pub(crate) fn at(&self, point: &[f64]) -> (impl Iterator<Item = (f64, f64)>, f64) {
-        let covariances: Vec<f64> = self.points.iter().map(|other| self.kernel.at(point, other)).collect();
-        let explained = self.factor.forward(&covariances);
-        let deviation = libm::sqrt((self.kernel.variance - dot(&explained, &explained)).max(1e-14));
-        let draws = self.alphas.iter().zip(&self.least);
-        (draws.map(move |(alpha, least)| (dot(&covariances, alpha), *least)), deviation)
+        let covariances = self.points.iter().map(|other| self.kernel.at(point, other));
+        let covariances = DVector::from_iterator(self.points.len(), covariances);
+        let means: Vec<f64> = self.alphas.iter().map(|alpha| covariances.dot(alpha)).collect();
+        let explained = forward(&self.factor, covariances).norm_squared();
+        let deviation = libm::sqrt((self.kernel.variance - explained).max(1e-14));
+        (means.into_iter().zip(self.least.iter().copied()), deviation)
     }
 }
 
