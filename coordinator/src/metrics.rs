@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     lost: Option<Lost>,
     workers: Gauge,
     sinks_behind: Gauge,
+    stalled: Gauge,
     runs: [Gauge; RUN_STATES.len()],
     trials: [Gauge; TRIAL_STATES.len()],
     process: Process,
@@ -129,6 +130,7 @@ impl Metrics {
                 "Sinks that are not up to date and cannot be reached.",
                 &[],
             ),
+            stalled: make.gauge("phalanx_store_stalled", "1 while the store cannot be written, otherwise 0.", &[]),
             workers: make.gauge("phalanx_workers_connected", "Workers that are connected.", &[]),
             runs: RUN_STATES.map(of_run),
             trials: TRIAL_STATES.map(of_trial),
@@ -169,6 +171,7 @@ impl Metrics {
     /// Everything in the text format of Prometheus, with `picture` as what is there now, and so many sinks in trouble.
     pub(crate) fn render(&self, picture: &Picture, troubled: usize) -> String {
         self.sinks_behind.set(troubled as f64);
+        self.stalled.set(f64::from(u8::from(picture.stall().is_some())));
         self.workers.set(picture.workers().iter().filter(|worker| worker.connected).count() as f64);
         let mut runs = [0_u32; RUN_STATES.len()];
         for run in picture.runs() {

@@ -116,6 +116,9 @@ fn changes(picture: &Picture, seen: u64) -> Vec<(String, Bytes)> {
         let runs = own().filter(|_| brought).map(|run| RunSummary::of(run)).collect();
         events.push(event("cluster".to_owned(), &Change { runs, ..Change::bare(version) }));
     }
+    if picture.stall_changed() > seen {
+        events.push(event("store".to_owned(), &Change::bare(version)));
+    }
     for run in &runs {
         let change = Change { run: Some(RunSummary::of(run)), ..Change::bare(version) };
         events.push(event(format!("run:{}", run.view.name), &change));
@@ -149,7 +152,7 @@ pub(crate) struct Topics {
 /// each topic; the first ones come at once.
 #[utoipa::path(
     get, path = "/api/v1/stream", tag = "stream",
-    params(("topics" = String, Query, description = "`cluster`, `run:NAME` and `sweep:NAME`, separated by commas")),
+    params(("topics" = String, Query, description = "`cluster`, `store`, `run:NAME` and `sweep:NAME`, separated by commas")),
     responses(
         (status = 200, description = "events", content_type = "text/event-stream", body = String),
         (status = 400, description = "no such topic", body = crate::failure::Problem)
@@ -161,7 +164,9 @@ pub(crate) async fn stream(State(app): State<App>, Asked(asked): Asked<Topics>) 
         return Err(Failure::bad_request(format!("topics: at most {TOPICS_MAX} at a time")));
     }
     if let Some(unknown) = topics.iter().find(|topic| !is_topic(topic)) {
-        return Err(Failure::bad_request(format!("topics: {unknown:?} is none of cluster, run:NAME, sweep:NAME")));
+        return Err(Failure::bad_request(format!(
+            "topics: {unknown:?} is none of cluster, store, run:NAME, sweep:NAME"
+        )));
     }
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     let body = Body::from_stream(Viewer::new(&app.hub, topics).events());
@@ -170,7 +175,7 @@ pub(crate) async fn stream(State(app): State<App>, Asked(asked): Asked<Topics>) 
 
 fn is_topic(topic: &str) -> bool {
     let name = topic.strip_prefix("run:").or_else(|| topic.strip_prefix("sweep:"));
-    topic == "cluster" || name.is_some_and(|name| RunName::new(name).is_ok())
+    ["cluster", "store"].contains(&topic) || name.is_some_and(|name| RunName::new(name).is_ok())
 }
 
 /// Somebody who follows topics.

@@ -11,7 +11,7 @@ use rpds::{RedBlackTreeMapSync, VectorSync};
 
 use crate::batch::BatchPlan;
 use crate::engine::Engine;
-use crate::ids::{RunName, WorkerId};
+use crate::ids::{RunName, Time, WorkerId};
 use crate::record::{StepRecord, Vitals};
 use crate::spec::JobSpec;
 use crate::spec::sweep::SweepSpec;
@@ -26,6 +26,17 @@ pub struct Picture {
     workers: Arc<Vec<WorkerView>>,
     vitals: RedBlackTreeMapSync<WorkerId, Vitals>,
     workers_changed: u64,
+    stall: Option<Arc<Stall>>,
+    stall_changed: u64,
+}
+
+/// Nothing can be made durable at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// Why.
+    pub cause: String,
+    /// When it was noticed.
+    pub since: Time,
 }
 
 /// A run, with what is known beside its view.
@@ -194,6 +205,23 @@ impl Picture {
             self.workers_changed = self.version;
             self.vitals.insert_mut(worker, vitals);
         }
+    }
+
+    /// Why nothing can be made durable, if that is so.
+    pub fn stall(&self) -> Option<&Stall> {
+        self.stall.as_deref()
+    }
+
+    /// The version in which [`Picture::stall`] changed last.
+    pub fn stall_changed(&self) -> u64 {
+        self.stall_changed
+    }
+
+    /// From now on nothing can be made durable, or everything again.
+    pub fn set_stall(&mut self, stall: Option<Stall>) {
+        self.version += 1;
+        self.stall_changed = self.version;
+        self.stall = stall.map(Arc::new);
     }
 
     /// Something happened that no view shows, such as new log lines of a run or sweep.

@@ -71,7 +71,7 @@ async fn until_free(client: &mut Client, id: WorkerId, run: Option<String>) -> R
     let mut left = run;
     let mut told = false;
     loop {
-        let GetClusterResponse { runs, workers, version: _, now_ms: _ } = client.cluster().await?;
+        let GetClusterResponse { runs, workers, version: _, now_ms: _, stall: _ } = client.cluster().await?;
         let Some(worker) = workers.into_iter().find(|worker| worker.id == id.0) else { return Ok(false) };
         if !worker.run.is_empty() {
             if !std::mem::replace(&mut told, true) {

@@ -1,7 +1,7 @@
 //! `phalanx status`: the cluster, or one run in detail.
 
 use domain::ids::RunName;
-use proto::v1::{GetClusterResponse, Run, Worker};
+use proto::v1::{GetClusterResponse, Run, Stall, Worker};
 use serde_json::json;
 
 use crate::args::StatusArgs;
@@ -9,7 +9,7 @@ use crate::client::{Client, Named, SweepResults};
 use crate::commands::list::{runs_table, steps};
 use crate::exit::{Exit, Failure};
 use crate::output::{
-    escape, json, percent, print, run_state_name, sweep, table, terminal_width, utc, worker_name, worker_state,
+    escape, json, percent, print, run_state_name, stalled, sweep, table, terminal_width, utc, worker_name, worker_state,
 };
 use crate::session::Session;
 
@@ -28,13 +28,17 @@ pub(crate) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
 const TRIALS_SHOWN: usize = 5;
 
 async fn of_cluster(client: &mut Client, json: bool) -> Result<String, Failure> {
-    let GetClusterResponse { runs, workers, version: _, now_ms: _ } = client.cluster().await?;
+    let GetClusterResponse { runs, workers, version: _, now_ms, stall } = client.cluster().await?;
     if json {
         let runs: Vec<_> = runs.iter().map(json::run).collect();
         let workers: Vec<_> = workers.iter().map(json::worker).collect();
-        return Ok(json!({ "coordinator": client.url(), "runs": runs, "workers": workers }).to_string());
+        let stall = stall.map(|Stall { cause, since_ms }| json!({ "cause": cause, "since_ms": since_ms }));
+        let whole = json!({ "coordinator": client.url(), "runs": runs, "workers": workers, "stall": stall });
+        return Ok(whole.to_string());
     }
-    Ok(format!("{}\n\n{}", workers_table(&workers), runs_table(&runs)))
+    let remedy = "workers go on and nothing is lost; see whether its disk is full";
+    let stalled = stall.map(|stall| format!("{}\n{remedy}\n\n", escape(&stalled(&stall, now_ms)))).unwrap_or_default();
+    Ok(format!("{stalled}{}\n\n{}", workers_table(&workers), runs_table(&runs)))
 }
 
 async fn of_run(client: &mut Client, name: &RunName, json: bool) -> Result<String, Failure> {

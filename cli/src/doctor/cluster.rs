@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use proto::v1::{GetClusterResponse, Worker};
+use proto::v1::{GetClusterResponse, Stall, Worker};
 
 use super::Finding;
-use crate::output::{count, worker_name};
+use crate::output::{count, stalled, worker_name};
 
 /// Clocks further apart make the times in logs hard to compare. Nothing is decided by them.
 const SKEW_MAX_MS: u64 = 2000;
@@ -48,6 +48,7 @@ pub(crate) fn of_ports(addresses: &[(&'static str, SocketAddr)], coordinator: Op
 pub(crate) fn of_reached(url: &str, answer: &GetClusterResponse, round_trip: Duration, now_ms: u64) -> Vec<Finding> {
     let mut findings = vec![of_coordinator(url, &answer.version, round_trip)];
     findings.push(of_clock(answer.now_ms.abs_diff(now_ms).saturating_sub(round_trip.as_millis() as u64)));
+    findings.extend(answer.stall.as_ref().map(|stall| of_stall(stall, answer.now_ms)));
     findings.push(of_workers(url, &answer.workers));
     findings.extend(of_addresses(&answer.workers));
     findings
@@ -74,6 +75,11 @@ fn of_clock(skew_ms: u64) -> Finding {
         return Finding::warn("clock", text, "training does not mind, but times in logs do: set up NTP");
     }
     Finding::ok("clock", "as the coordinator's")
+}
+
+fn of_stall(stall: &Stall, now_ms: u64) -> Finding {
+    let remedy = "workers go on and nothing is lost; see whether the disk of the coordinator's state is full";
+    Finding::fail("store", stalled(stall, now_ms), remedy)
 }
 
 fn of_workers(url: &str, workers: &[Worker]) -> Finding {
@@ -140,6 +146,16 @@ mod tests {
         check(version, 100_000, &[&here, &there], &[Fine, Fine, Fine, Fail]);
         let there_too = worker("c", "10.0.0.3:1", true);
         check(version, 100_000, &[&there, &there_too], &[Fine, Fine, Fine, Fine]);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_written_is_a_failure_with_its_cause() {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let stall = Some(Stall { cause: "No space\u{1b}[31m left".to_owned(), since_ms: 97_000 });
+        let answer = GetClusterResponse { version, now_ms: 100_000, stall, ..Default::default() };
+        let findings = of_reached("http://a:1", &answer, Duration::from_millis(3), 100_000);
+        let text = "for 3.0 s the store cannot be written: No space\u{1b}[31m left";
+        assert!(findings.iter().any(|one| one.verdict == Fail && one.text == text), "{findings:?}");
     }
 
     #[test]

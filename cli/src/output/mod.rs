@@ -11,9 +11,10 @@ mod time;
 mod wrap;
 
 use std::io::Write;
+use std::time::Duration;
 
 use domain::ids::WorkerId;
-use proto::v1::Worker;
+use proto::v1::{Stall, Worker};
 
 use crate::embedded::Embedded;
 
@@ -72,6 +73,12 @@ pub(crate) fn worker_state(worker: &Worker) -> &'static str {
         (true, true, true) => "drained",
         (true, false, _) => "connected",
     }
+}
+
+/// That nothing can be made durable, and why; not escaped.
+pub(crate) fn stalled(stall: &Stall, now_ms: u64) -> String {
+    let since = Duration::from_millis(now_ms.saturating_sub(stall.since_ms));
+    format!("for {} the store cannot be written: {}", duration(since), stall.cause)
 }
 
 /// `1 worker`, `2 workers`.

@@ -62,6 +62,9 @@ fn title_line(top: &Top, width: u16) -> Line<'static> {
     let place = safe(&top.coordinator, 40);
     let text = match &top.away {
         Some(why) => format!("phalanx top  AWAY, what is shown is old: {}", safe(why, 200)),
+        None if let Some(stall) = &top.stall => {
+            format!("phalanx top  NOTHING IS SAVED, the store cannot be written: {}", safe(&stall.cause, 200))
+        }
         None if !top.is_known => format!("phalanx top  {place}  connecting"),
         None => format!(
             "phalanx top  {place}  {connected} of {} connected, {} and {} live",
@@ -70,7 +73,7 @@ fn title_line(top: &Top, width: u16) -> Line<'static> {
             count(live_sweeps as u64, "sweep"),
         ),
     };
-    let style = if top.away.is_some() { bold().fg(Color::Red) } else { bold() };
+    let style = if top.away.is_some() || top.stall.is_some() { bold().fg(Color::Red) } else { bold() };
     Line::styled(safe(&text, width.into()), style)
 }
 

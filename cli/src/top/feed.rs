@@ -150,7 +150,8 @@ async fn ask(mut client: Client, sender: mpsc::Sender<News>) {
 
 async fn picture(client: &mut Client) -> Result<News, Status> {
     let cluster = client.cluster().await?;
-    Ok(News::Cluster { runs: cluster.runs, workers: cluster.workers, sweeps: client.all_sweeps().await? })
+    let sweeps = client.all_sweeps().await?;
+    Ok(News::Cluster { runs: cluster.runs, workers: cluster.workers, sweeps, stall: cluster.stall })
 }
 
 /// Tells every change of a run until it ends or the coordinator is away.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use proto::v1::{LogLine, Run, StepPoint, Sweep, SweepTrial, TrialState, Worker};
+use proto::v1::{LogLine, Run, Stall, StepPoint, Sweep, SweepTrial, TrialState, Worker};
 
 use super::curve::Curve;
 use crate::follow::is_ended;
@@ -16,7 +16,7 @@ const LOG_LINES_MAX: usize = 500;
 #[derive(Debug)]
 pub(crate) enum News {
     /// All runs, workers and sweeps, the latter without trials.
-    Cluster { runs: Vec<Run>, workers: Vec<Worker>, sweeps: Vec<Sweep> },
+    Cluster { runs: Vec<Run>, workers: Vec<Worker>, sweeps: Vec<Sweep>, stall: Option<Stall> },
     /// A run that is watched changed.
     Run { run: Box<Run>, newest: Option<StepPoint>, samples_per_second: Option<f64> },
     /// The course of a run from the beginning, or from not long ago.
@@ -164,6 +164,8 @@ pub(crate) struct Top {
     pub(crate) coordinator: String,
     /// Why nothing is heard, while nothing is.
     pub(crate) away: Option<String>,
+    /// Why nothing can be made durable, if that is so.
+    pub(crate) stall: Option<Stall>,
     /// Whether the first answer has come.
     pub(crate) is_known: bool,
     pub(crate) workers: Vec<Worker>,
@@ -191,7 +193,10 @@ impl Top {
     /// Takes over what was heard.
     pub(crate) fn hear(&mut self, news: News) {
         match news {
-            News::Cluster { runs, workers, sweeps } => self.hear_cluster(runs, workers, sweeps),
+            News::Cluster { runs, workers, sweeps, stall } => {
+                self.stall = stall;
+                self.hear_cluster(runs, workers, sweeps);
+            }
             News::Run { run, newest, samples_per_second } => {
                 if let Some(row) = self.runs.iter_mut().find(|row| row.run.name == run.name) {
                     row.samples_per_second = samples_per_second;

@@ -1,5 +1,7 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use proto::v1::{Checkpoint, EvalPoint, LogLine, Run, RunState, StepPoint, Sweep, SweepTrial, TrialState, Worker};
+use proto::v1::{
+    Checkpoint, EvalPoint, LogLine, Run, RunState, Stall, StepPoint, Sweep, SweepTrial, TrialState, Worker,
+};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
@@ -80,6 +82,7 @@ fn busy() -> Top {
         runs: vec![run("before", RunState::Completed, 564), digits.clone(), waiting, ended_trial],
         workers: vec![worker(1, "digits-vit", true), worker(2, "digits-vit", true), worker(3, "", false)],
         sweeps: vec![sweep.clone()],
+        stall: None,
     });
     let mut curves = Curves::default();
     (1..=300).for_each(|step| curves.loss.push(step, 2.3 / f64::from(step as u32).sqrt()));
@@ -161,7 +164,7 @@ fn what_is_chosen_stays_chosen_when_the_order_changes() {
     let mut top = busy();
     press(&mut top, KeyCode::Down);
     let runs = vec![run("later", RunState::Running, 1), run("digits-vit", RunState::Completed, 564)];
-    top.hear(News::Cluster { runs, workers: Vec::new(), sweeps: Vec::new() });
+    top.hear(News::Cluster { runs, workers: Vec::new(), sweeps: Vec::new(), stall: None });
     assert_eq!((top.chosen(Panel::Runs), top.listed().count()), (0, 2));
     press(&mut top, KeyCode::Char('s'));
     assert_eq!(top.over, Over::Stop("later".to_owned()));
@@ -199,7 +202,12 @@ fn nothing_from_outside_drives_the_terminal() {
         values: vec![f64::NAN],
         ..SweepTrial::default()
     }];
-    top.hear(News::Cluster { runs: vec![bad.clone()], workers: vec![bad_worker], sweeps: vec![sweep.clone()] });
+    top.hear(News::Cluster {
+        runs: vec![bad.clone()],
+        workers: vec![bad_worker],
+        sweeps: vec![sweep.clone()],
+        stall: None,
+    });
     top.hear(News::Sweep(Box::new(sweep)));
     let newest = StepPoint { step: u64::MAX, loss: f64::NAN, lr: f64::INFINITY, ..StepPoint::default() };
     top.hear(News::Run { run: Box::new(bad), newest: Some(newest), samples_per_second: Some(f64::INFINITY) });
@@ -275,13 +283,16 @@ fn the_keys_are_explained_and_stopping_is_asked_about() {
 fn an_absence_is_told_and_an_empty_cluster_says_what_to_do() {
     let mut top = Top::new("http://127.0.0.1:7070");
     assert!(screen(&top, 80, 24).contains("connecting"));
-    top.hear(News::Cluster { runs: Vec::new(), workers: Vec::new(), sweeps: Vec::new() });
+    top.hear(News::Cluster { runs: Vec::new(), workers: Vec::new(), sweeps: Vec::new(), stall: None });
     let shown = screen(&top, 80, 24);
     assert!(shown.contains("no worker has connected yet") && shown.contains("phalanx launch FILE"), "{shown}");
     top.hear(News::Away("tcp connect error".to_owned()));
     assert!(screen(&top, 80, 24).contains("AWAY, what is shown is old: tcp connect error"));
-    top.hear(News::Cluster { runs: Vec::new(), workers: Vec::new(), sweeps: Vec::new() });
+    top.hear(News::Cluster { runs: Vec::new(), workers: Vec::new(), sweeps: Vec::new(), stall: None });
     assert!(!screen(&top, 80, 24).contains("AWAY"));
+    let stall = Some(Stall { cause: "disk \u{1b}[31m full".to_owned(), since_ms: 1 });
+    top.hear(News::Cluster { runs: Vec::new(), workers: Vec::new(), sweeps: Vec::new(), stall });
+    assert!(screen(&top, 80, 24).contains("NOTHING IS SAVED, the store cannot be written: disk \\u{1b}"));
     assert!(screen(&top, 40, 10).starts_with("60x16 is the least"));
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::engine::{Deadline, Event, LossCause};
 use domain::ids::{RunName, Step, Time, WorkerId};
+use domain::picture::Stall;
 use domain::record::{Position, Record};
 use futures::future::try_join_all;
 use proto::convert::Command;
@@ -189,6 +190,9 @@ impl Driver {
                 Err(error) if may_pass(&error) => {
                     if !std::mem::replace(&mut stalled, true) {
                         error!(cause = %error, "the store cannot be written; workers go on, nothing is acknowledged");
+                        let since = self.clock.now();
+                        self.picture.set_stall(Some(Stall { cause: error.to_string(), since }));
+                        self.publish();
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -198,6 +202,8 @@ impl Driver {
         }
         if stalled {
             info!("the store can be written again");
+            self.picture.set_stall(None);
+            self.publish();
         }
         Ok(())
     }

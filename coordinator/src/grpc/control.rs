@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use domain::engine::Event;
 use domain::ids::{RunName, Step, WorkerId};
-use domain::picture::{Picture, RunPicture};
+use domain::picture::{Picture, RunPicture, Stall};
 use domain::record::{Record, StepRecord};
 use domain::spec::check;
 use domain::view::CheckpointView;
@@ -96,6 +96,7 @@ impl Control for ControlService {
             workers: picture.workers().iter().map(convert::worker_view_to_wire).collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             now_ms: self.clock.now().0,
+            stall: picture.stall().map(|Stall { cause, since }| v1::Stall { cause: cause.clone(), since_ms: since.0 }),
         }))
     }
 

@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 
-use super::{act, cluster, export, inspection, run, series, sweep};
+use super::{act, cluster, export, inspection, run, series, store, sweep};
 use crate::stream;
 
 #[derive(OpenApi)]
@@ -14,7 +14,7 @@ use crate::stream;
     info(title = "Phalanx", description = "The coordinator of a cluster. Times are milliseconds since the Unix epoch; \
         numbers that are not finite are the texts NaN, Infinity and -Infinity."),
     paths(
-        cluster::cluster, cluster::events, stream::stream,
+        cluster::cluster, cluster::events, store::store, stream::stream,
         run::run, series::series, run::log, run::ledger, run::model,
         inspection::inspections, inspection::inspection, inspection::histograms,
         sweep::sweep, sweep::decisions,

@@ -8,6 +8,7 @@ mod export;
 mod inspection;
 mod run;
 mod series;
+mod store;
 mod sweep;
 
 use axum::Router;
@@ -25,6 +26,7 @@ pub(crate) fn router() -> Router<App> {
     Router::new()
         .route("/api/v1/cluster", get(cluster::cluster))
         .route("/api/v1/events", get(cluster::events))
+        .route("/api/v1/store", get(store::store))
         .route("/api/v1/stream", get(stream::stream))
         .route("/api/v1/runs/{name}", get(run::run))
         .route("/api/v1/runs/{name}/series", get(series::series))

@@ -57,12 +57,25 @@ fn without_space_for_what_happens_training_waits_until_there_is_some() {
          until grep -q '\"checkpoint\"' out; do kill -0 $! || exit 98; sleep 0.02; done; \
          cat /dev/zero > \"$DISK/ballast\"; \
          until grep -q 'the store cannot be written' err; do kill -0 $! || exit 97; sleep 0.02; done; \
+         \"$@\" status >&2; \"$@\" doctor >&2; \
+         page=$(grep -om1 '\"dashboard\":\"[^\"]*' out | cut -d'\"' -f4); \
+         curl -s \"$page/api/v1/store\" >&2; curl -s \"$page/metrics\" | grep ^phalanx_store_stalled >&2; \
          rm \"$DISK/ballast\"; wait $!; code=$?; cat out; cat err >&2; \"$@\" audit {RUN} >&2; exit $code"
     );
     let output = on_small_disk(&place, "", "64m", &script).output();
     let said = text(&output.stderr);
     assert!(output.status.success(), "{} {said}", output.status);
-    assert!(said.contains("the store cannot be written") && said.contains("0 missing, 0 duplicated"), "{said}");
+    assert!(said.contains("0 missing, 0 duplicated"), "{said}");
+    // Who asks is told: status, doctor, the page, Prometheus.
+    let cause = "no space left on the disk of the store";
+    for told in [
+        &format!(" the store cannot be written: {cause}\nworkers go on and nothing is lost"),
+        &format!(" the store cannot be written: {cause}\n                       hint: workers go on"),
+        &format!("\"trouble\":\"{cause}\",\"since\":1"),
+        "phalanx_store_stalled 1\n",
+    ] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
     assert_completed(&text(&output.stdout));
 }
 

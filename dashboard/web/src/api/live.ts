@@ -2,7 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import type { Change } from "./types";
 
-/** What a view follows: "cluster", "run:NAME" or "sweep:NAME". */
+/** What a view follows: "cluster", "store", "run:NAME" or "sweep:NAME". */
 export type Topic = string;
 
 /** Told what has changed; null when that is not known, as after a lost connection. */

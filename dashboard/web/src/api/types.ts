@@ -97,6 +97,13 @@ export interface SinkStanding {
   since: number | null;
 }
 
+/** How the store is doing. */
+export interface StoreStanding {
+  now: number;
+  trouble: string | null;
+  since: number | null;
+}
+
 export interface ClusterEvent {
   sequence: number;
   at: number;

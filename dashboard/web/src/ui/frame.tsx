@@ -2,7 +2,11 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
 import { retryNow, useConnection } from "../api/live";
+import { useResource } from "../api/resource";
+import type { StoreStanding } from "../api/types";
+import { moment } from "../lib/format";
 import { useTheme, type Theme } from "../state/theme";
+import { Said } from "./basic";
 import { Toasts } from "./toast";
 
 /** So long a connection may be away before the page says so: a change of views takes less. */
@@ -31,6 +35,7 @@ export function Frame({ children }: { children: ComponentChildren }) {
         <ThemeChoice />
       </header>
       <Banner />
+      <StoreBanner />
       <main id="main" tabIndex={-1}>
         {children}
       </main>
@@ -62,6 +67,20 @@ function ThemeChoice() {
     <button class="quiet theme" onClick={() => set(next[theme])} aria-label={`Colours: ${theme}`} title={`Colours: ${theme}`}>
       <span aria-hidden="true">{sign}</span>
     </button>
+  );
+}
+
+/** Says that nothing becomes durable, and what to do. */
+function StoreBanner() {
+  const { data } = useResource<StoreStanding>("/api/v1/store", { topic: "store" });
+  if (!data?.trouble) return null;
+  return (
+    <div class="banner" role="alert">
+      <span>
+        Nothing is saved{data.since !== null && <> since {moment(data.since)}</>}: <Said>{data.trouble}</Said>. Workers go on, and
+        nothing is lost; see whether the coordinator's disk is full.
+      </span>
+    </div>
   );
 }
 

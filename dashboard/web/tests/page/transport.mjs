@@ -41,6 +41,19 @@ describe("transport", () => {
       await page.getByRole("heading", { level: 1, name: run }).waitFor();
     }, { expectsErrors: true }));
 
+  test("on every view a store that cannot be written is told, with its cause, as text", async () => {
+    for (const view of ["/", `/runs/${run}`, "/compare"]) {
+      await onPage("/", async (page) => {
+        const standing = { now: Date.now(), trouble: "<b>No space</b> left on device", since: Date.now() - 5_000 };
+        await page.route("**/api/v1/store", (route) => route.fulfill({ json: standing }));
+        await page.goto(`${url}${view}`);
+        const told = page.getByRole("alert");
+        await told.waitFor();
+        assert.match(await told.innerText(), /Nothing is saved since \d\d:\d\d:\d\d: <b>No space<\/b> left on device\./);
+      });
+    }
+  });
+
   test("the theme is chosen and kept", () =>
     onPage("/", async (page) => {
       const theme = () => page.evaluate(() => document.documentElement.dataset.theme);
