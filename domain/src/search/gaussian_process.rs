@@ -3,7 +3,7 @@
 //!
 //! Hyperparameters are the most probable ones, fitted on a bounded number of trials. The losses of pending trials are imagined
 //! several times, as the model draws them, and the improvement is the mean over these (Snoek et al. 2012), so that parallel
-//! trials spread out. Several objectives are weighed at random for each proposal (ParEGO, Knowles 2006).
+//! trials spread out. Losses are taken as they are or by their logarithm, whichever the model explains better. Several objectives are weighed at random for each proposal (ParEGO, Knowles 2006).
 
 mod model;
 
@@ -33,7 +33,7 @@ pub struct GaussianProcessSpec {
 
 impl Default for GaussianProcessSpec {
     fn default() -> Self {
-        Self { startup: 10, candidates: 256, trials_most: 200, fitted_most: 100 }
+        Self { startup: 10, candidates: 512, trials_most: 200, fitted_most: 100 }
     }
 }
 
@@ -42,8 +42,38 @@ const FIT_STEPS: u32 = 12;
 /// Radii of the search around the best candidates, as shares of the length scales; each is tried this often.
 const RADII: [f64; 9] = [0.5, 0.3, 0.15, 0.08, 0.04, 0.02, 0.01, 0.004, 0.0015];
 const TRIES: u32 = 24;
+/// The search starts at so many of the candidates, and at the best trial.
+const STARTS: usize = 5;
 /// So often the losses of pending trials are imagined.
-const DRAWS: u32 = 16;
+const DRAWS: u32 = 32;
+
+/// How the model sees losses, of which the least is 0 and the median 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scale {
+    /// As they are.
+    Linear,
+    /// Near the best they stay as they are, and a few huge ones do not drown the rest.
+    Logarithmic,
+}
+
+impl Scale {
+    const ALL: [Self; 2] = [Self::Linear, Self::Logarithmic];
+
+    fn of(self, loss: f64) -> f64 {
+        match self {
+            Self::Linear => loss,
+            Self::Logarithmic => libm::log1p(loss),
+        }
+    }
+
+    /// The logarithm of the derivative.
+    fn log_slope(self, loss: f64) -> f64 {
+        match self {
+            Self::Linear => 0.0,
+            Self::Logarithmic => -libm::log1p(loss),
+        }
+    }
+}
 
 /// The searcher.
 #[derive(Clone, Debug)]
@@ -52,7 +82,9 @@ pub struct GaussianProcess {
     seed: u64,
     choices: Vec<Choice>,
     history: History,
-    logs: Logs,
+    /// Hyperparameters for each scale.
+    logs: [Logs; Scale::ALL.len()],
+    scale: Scale,
     /// How many trials had been ranked when hyperparameters were last fitted.
     fitted_at: usize,
 }
@@ -61,8 +93,9 @@ impl GaussianProcess {
     /// A searcher of `space` that has seen nothing.
     pub fn new(spec: GaussianProcessSpec, space: &Space, seed: u64) -> Self {
         let choices: Vec<Choice> = space.parameters().iter().map(|p| p.domain.choice()).collect();
-        let logs = model::prior(choices.len());
-        Self { history: History::new(spec.startup as usize), spec, seed, choices, logs, fitted_at: 0 }
+        let logs = Scale::ALL.map(|_| model::prior(choices.len()));
+        let history = History::new(spec.startup as usize);
+        Self { history, spec, seed, choices, logs, scale: Scale::Logarithmic, fitted_at: 0 }
     }
 
     /// Takes what is known from earlier sweeps, before the first proposal.
@@ -96,7 +129,7 @@ impl GaussianProcess {
 
     fn most_promising(&mut self, space: &Space, stream: &mut Stream) -> Vec<f64> {
         let numbers = self.modelled();
-        let values = self.values(&numbers, stream);
+        let losses = self.losses(&numbers, stream);
         let of = |number: &u32| {
             let trial = self.history.trial(*number);
             canonical(&self.choices, &trial.point, &trial.active)
@@ -108,11 +141,24 @@ impl GaussianProcess {
             let most = (self.spec.fitted_most as usize).min(points.len());
             let some: Vec<usize> = (0..most).map(|index| index * points.len() / most).collect();
             let some_points: Vec<Vec<f64>> = some.iter().map(|index| points[*index].clone()).collect();
-            let some_values: Vec<f64> = some.iter().map(|index| values[*index]).collect();
+            let some_losses: Vec<f64> = some.iter().map(|index| losses[*index]).collect();
             let steps = if self.fitted_at == 0 { 3 * FIT_STEPS } else { FIT_STEPS };
-            self.logs = model::fit(&self.choices, &self.logs, &some_points, &some_values, steps);
+            let mut most = f64::NEG_INFINITY;
+            for (scale, logs) in Scale::ALL.into_iter().zip(&mut self.logs) {
+                let (values, deviation) = standardised(&some_losses, scale);
+                let (log_density, fitted) = model::fit(&self.choices, logs, &some_points, &values, steps);
+                *logs = fitted;
+                // The density of the losses themselves (Snelson et al. 2003).
+                let log_slopes = some_losses.iter().map(|loss| scale.log_slope(*loss) - libm::log(deviation));
+                let log_density = log_density + log_slopes.sum::<f64>();
+                if log_density > most {
+                    (most, self.scale) = (log_density, scale);
+                }
+            }
             self.fitted_at = ranked;
         }
+        let (values, _) = standardised(&losses, self.scale);
+        let logs = &self.logs[self.scale as usize];
         let best = values.iter().copied().fold(f64::INFINITY, f64::min);
         let start = (0..values.len()).find(|index| values[*index] == best).unwrap_or(0);
         let start = self.history.trial(numbers[start]).point.clone();
@@ -120,7 +166,7 @@ impl GaussianProcess {
         points.extend(silent.iter().map(of));
         let normal = |_| silent.iter().map(|_| stream.normal_f64()).collect();
         let draws: Vec<Vec<f64>> = (0..if silent.is_empty() { 1 } else { DRAWS }).map(normal).collect();
-        let posterior = Posterior::new(Kernel::new(&self.choices, &self.logs), points, &values, &draws);
+        let posterior = Posterior::new(Kernel::new(&self.choices, logs), points, &values, &draws);
         let draws_log = libm::log(draws.len() as f64);
         let is_conditional = space.parameters().iter().any(|p| p.when.is_some());
         let all = vec![true; self.choices.len()];
@@ -140,7 +186,7 @@ impl GaussianProcess {
             found.push((gain(&point), point));
         }
         found.sort_by(|a, b| b.0.total_cmp(&a.0));
-        found.truncate(2);
+        found.truncate(STARTS);
         found.push((gain(&start), start));
         let climbed = found.into_iter().map(|from| self.climb(from, &gain, stream));
         let best = climbed.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(gain, _)| *gain > f64::NEG_INFINITY);
@@ -165,7 +211,7 @@ impl GaussianProcess {
                         Choice::Unordered(_) => stream.uniform_f64(),
                         Choice::Fixed => *x,
                         Choice::Continuous | Choice::Ordered(_) => {
-                            let scale = libm::exp(self.logs[index]).min(1.0) * radius;
+                            let scale = libm::exp(self.logs[self.scale as usize][index]).min(1.0) * radius;
                             let cell =
                                 if let Choice::Ordered(cells) = self.choices[index] { 1.0 / cells as f64 } else { 0.0 };
                             (*x + scale.max(cell) * stream.normal_f64()).clamp(0.0, 1.0 - f64::EPSILON)
@@ -194,16 +240,17 @@ impl GaussianProcess {
         best.iter().copied().chain(newest.into_iter().rev().take(most - most / 2)).collect()
     }
 
-    /// One value for each trial: mean 0, deviation 1, high ones pressed together, what is not finite as bad as the worst.
-    fn values(&self, numbers: &[u32], stream: &mut Stream) -> Vec<f64> {
+    /// One loss for each trial, see [`scaled`].
+    fn losses(&self, numbers: &[u32], stream: &mut Stream) -> Vec<f64> {
         let objectives = self.history.objectives();
         let mut columns = (0..objectives).map(|objective| {
             let loss = |number: &u32| self.history.losses(*number).get(objective).copied().unwrap_or(f64::NAN);
-            pressed(&numbers.iter().map(loss).collect::<Vec<_>>())
+            scaled(&numbers.iter().map(loss).collect::<Vec<_>>())
         });
         if objectives == 1 {
             return columns.next().expect("there is one objective");
         }
+        let columns = columns.map(|losses| standardised(&losses, Scale::Logarithmic).0);
         let columns: Vec<Vec<f64>> = columns.collect();
         let weights: Vec<f64> = columns.iter().map(|_| -libm::log(1.0 - stream.uniform_f64())).collect();
         let total: f64 = weights.iter().sum();
@@ -211,13 +258,13 @@ impl GaussianProcess {
             let terms = columns.iter().zip(&weights).map(|(column, weight)| weight / total * (column[index] + 4.0));
             terms.clone().fold(0.0, f64::max) + 0.05 * terms.sum::<f64>()
         };
-        pressed(&(0..numbers.len()).map(one).collect::<Vec<_>>())
+        scaled(&(0..numbers.len()).map(one).collect::<Vec<_>>())
     }
 }
 
-/// Losses as the model sees them: `log(1 + (loss - least) / (median - least))`, shifted and scaled to mean 0 and deviation 1.
-/// Near the best they stay as they are, and a few huge ones do not drown the rest.
-fn pressed(losses: &[f64]) -> Vec<f64> {
+/// Losses shifted and scaled so that the least is 0 and the median 1. What is not finite is as bad as the worst; what is a
+/// trillion times the median is no worse than that.
+fn scaled(losses: &[f64]) -> Vec<f64> {
     let mut finite: Vec<f64> = losses.iter().copied().filter(|loss| loss.is_finite()).collect();
     finite.sort_by(f64::total_cmp);
     let (Some(least), Some(worst)) = (finite.first().copied(), finite.last().copied()) else {
@@ -225,15 +272,17 @@ fn pressed(losses: &[f64]) -> Vec<f64> {
     };
     let extent = (finite[finite.len() / 2] / 2.0 - least / 2.0) * 2.0;
     let extent = if extent > 0.0 && extent.is_finite() { extent } else { 1.0 };
-    let press = |loss: &f64| {
-        let share = (if loss.is_finite() { *loss } else { worst } - least) / extent;
-        libm::log1p(share.min(1e12))
-    };
-    let values: Vec<f64> = losses.iter().map(press).collect();
+    let scale = |loss: &f64| ((if loss.is_finite() { *loss } else { worst } - least) / extent).min(1e12);
+    losses.iter().map(scale).collect()
+}
+
+/// Losses on a scale, shifted and scaled once more to mean 0 and deviation 1, and by which deviation they were divided.
+fn standardised(losses: &[f64], scale: Scale) -> (Vec<f64>, f64) {
+    let values: Vec<f64> = losses.iter().map(|loss| scale.of(*loss)).collect();
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / values.len() as f64;
     let deviation = if variance > 0.0 { libm::sqrt(variance) } else { 1.0 };
-    values.into_iter().map(|v| (v - mean) / deviation).collect()
+    (values.into_iter().map(|v| (v - mean) / deviation).collect(), deviation)
 }
 
 /// A point as the kernel compares it: the middle of its cell where there are cells, and of the cube where it is inactive.
@@ -287,12 +336,41 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_pressed_without_changing_their_order() {
-        let values = pressed(&[1.0, 2.0, 3.0, 1e9, f64::NAN, f64::NEG_INFINITY]);
-        assert!(values.windows(2).take(3).all(|w| w[0] < w[1]));
-        assert_eq!((values[4], values[5]), (values[3], values[3]));
-        assert_eq!(pressed(&[f64::NAN; 2]), [0.0; 2]);
-        assert_eq!(pressed(&[7.0; 2]), [0.0; 2]);
+    fn losses_are_scaled_without_changing_their_order() {
+        for scale in Scale::ALL {
+            let values = |losses: &[f64]| standardised(&scaled(losses), scale).0;
+            let some = values(&[1.0, 2.0, 3.0, 1e9, f64::NAN, f64::NEG_INFINITY]);
+            assert!(some.windows(2).take(3).all(|w| w[0] < w[1]), "{some:?}");
+            assert_eq!((some[4], some[5]), (some[3], some[3]));
+            assert_eq!(values(&[f64::NAN; 2]), [0.0; 2]);
+            assert_eq!(values(&[7.0; 2]), [0.0; 2]);
+            let extreme = values(&[-1e300, 0.0, f64::MAX]);
+            assert!(extreme.iter().all(|v| v.is_finite()), "{extreme:?}");
+        }
+    }
+
+    /// A bowl is explained best as it is, and its exponential by its logarithm.
+    #[test]
+    fn the_scale_is_the_one_that_explains_the_losses() {
+        use crate::search::{Domain, Parameter};
+        let parameter = |path: &str| Parameter {
+            path: path.to_owned(),
+            domain: Domain::Uniform { low: 0.0, high: 1.0 },
+            when: None,
+        };
+        let space = Space::new(vec![parameter("a"), parameter("b")]);
+        let chosen = |shape: fn(f64) -> f64| {
+            let mut searcher = GaussianProcess::new(GaussianProcessSpec::default(), &space, 3);
+            for number in 0..30 {
+                let point = searcher.propose(&space, number);
+                let bowl = (point[0] - 0.3).powi(2) + (point[1] - 0.6).powi(2);
+                searcher.observe(number, 1, &[shape(bowl)]);
+                searcher.close(number);
+            }
+            searcher.scale
+        };
+        assert_eq!(chosen(|bowl| bowl), Scale::Linear);
+        assert_eq!(chosen(|bowl| libm::exp(20.0 * bowl)), Scale::Logarithmic);
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl<'a> Kernel<'a> {
 /// The hyperparameters before anything is known, and the means of their normal priors. Length scales grow with the root of
 /// the dimension (Hvarfner et al. 2024).
 pub(crate) fn prior(dimension: usize) -> Logs {
-    let length = -0.7 + 0.5 * libm::log(dimension.max(1) as f64 / 2.0).max(0.0);
+    let length = -1.2 + 0.5 * libm::log(dimension.max(1) as f64 / 2.0).max(0.0);
     let mut logs = vec![length; dimension];
     logs.extend([0.0, libm::log(1e-4)]);
     logs
@@ -138,8 +138,8 @@ pub(crate) fn log_posterior(choices: &[Choice], logs: &[f64], points: &[Vec<f64>
 }
 
 /// Climbs from `logs` by steps that grow while a derivative keeps its sign and shrink when it turns (Rprop, Igel and Huesken
-/// 2003), and keeps the best point met.
-pub(crate) fn fit(choices: &[Choice], logs: &[f64], points: &[Vec<f64>], values: &[f64], steps: u32) -> Logs {
+/// 2003), and gives the best point met, behind its [log_posterior].
+pub(crate) fn fit(choices: &[Choice], logs: &[f64], points: &[Vec<f64>], values: &[f64], steps: u32) -> (f64, Logs) {
     let mut here = logs.to_vec();
     let mut sizes = vec![0.2; logs.len()];
     let mut before = vec![0.0; logs.len()];
@@ -162,7 +162,7 @@ pub(crate) fn fit(choices: &[Choice], logs: &[f64], points: &[Vec<f64>], values:
             }
         }
     }
-    best.1
+    best
 }
 
 /// The process given values at points, and further points whose values are not known yet. Those are imagined, several times
@@ -282,9 +282,9 @@ mod tests {
     fn fitting_climbs_and_the_posterior_passes_the_values() {
         let (points, values) = data();
         let start = prior(4);
-        let fitted = fit(&CHOICES, &start, &points, &values, 40);
+        let (most, fitted) = fit(&CHOICES, &start, &points, &values, 40);
         let density = |logs: &[f64]| log_posterior(&CHOICES, logs, &points, &values).0;
-        assert!(density(&fitted) > density(&start) + 0.5);
+        assert!(density(&fitted) > density(&start) + 0.5 && density(&fitted) == most);
         let mut logs = fitted;
         logs[5] = -14.0;
         let posterior = Posterior::new(Kernel::new(&CHOICES, &logs), points.clone(), &values, &[vec![]]);
