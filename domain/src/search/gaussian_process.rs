@@ -349,7 +349,7 @@ mod tests {
         }
     }
 
-    /// A bowl is explained best as it is, and its exponential by its logarithm.
+    /// A wave is explained best as it is, and the exponential of a bowl by its logarithm.
     #[test]
     fn the_scale_is_the_one_that_explains_the_losses() {
         use crate::search::{Domain, Parameter};
@@ -360,8 +360,10 @@ mod tests {
         };
         let space = Space::new(vec![parameter("a"), parameter("b")]);
         let chosen = |shape: fn(f64) -> f64| {
-            let mut searcher = GaussianProcess::new(GaussianProcessSpec::default(), &space, 3);
-            for number in 0..30 {
+            let spec = GaussianProcessSpec { startup: 40, ..GaussianProcessSpec::default() };
+            let mut searcher = GaussianProcess::new(spec, &space, 3);
+            // The last proposal asks the model.
+            for number in 0..=40 {
                 let point = searcher.propose(&space, number);
                 let bowl = (point[0] - 0.3).powi(2) + (point[1] - 0.6).powi(2);
                 searcher.observe(number, 1, &[shape(bowl)]);
@@ -369,7 +371,7 @@ mod tests {
             }
             searcher.scale
         };
-        assert_eq!(chosen(|bowl| bowl), Scale::Linear);
+        assert_eq!(chosen(|bowl| libm::sin(6.0 * bowl)), Scale::Linear);
         assert_eq!(chosen(|bowl| libm::exp(20.0 * bowl)), Scale::Logarithmic);
     }
 
