@@ -98,5 +98,5 @@ python3 "$here/clients.py" check "http://127.0.0.1:$port" "$mlflow" webhook.json
 
 echo "-- grpcio: every method that reflection lists"
 "$phalanx" coordinator --listen 127.0.0.1:0 --http off --state-dir state > coordinator.txt 2>&1 &
-python3 "$here/clients.py" grpc "$(address coordinator.txt)"
+timeout 300 python3 "$here/clients.py" grpc "$(address coordinator.txt)"
 echo "other people's programs have the same figures"
