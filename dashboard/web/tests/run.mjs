@@ -188,13 +188,17 @@ async function main() {
   await kill([1]);
   await until("the run goes on without the lost worker", goesOn(2));
   // Both fall between two checkpoints: what came after the older one is taken back.
-  await until("the run is well past a checkpoint", async () => {
-    const { checkpoints, step } = await runNow();
-    return step > checkpoints.at(-1).step + 20;
-  });
-  await kill([0, 1]);
-  for (let i = 0; i < 3; i++) startWorker(at);
-  await until("the run goes on from its checkpoint", goesOn(3));
+  // Another checkpoint may be just in time; then they fall again.
+  const isRolledBack = async () => /,true\b/.test(await (await fetch(`${url}/api/v1/runs/page-run/export.csv`)).text());
+  for (let generation = 3; generation === 3 || !(await isRolledBack()); generation++) {
+    await until("the run is well past a checkpoint", async () => {
+      const { checkpoints, step } = await runNow();
+      return step > checkpoints.at(-1).step + 20;
+    });
+    await kill([0, 1]);
+    for (let i = 0; i < (generation === 3 ? 3 : 2); i++) startWorker(at);
+    await until("the run goes on from its checkpoint", goesOn(generation));
+  }
   start(phalanx, ["sweep", files.live, ...at]);
   await until("the live sweep trains", async () => (await ask("/api/v1/sweeps/page-live")).trials?.length > 0);
   console.log(`what the page is to show was made in ${took()}`);
