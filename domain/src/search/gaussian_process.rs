@@ -3,7 +3,8 @@
 //!
 //! Hyperparameters are the most probable ones, fitted on a bounded number of trials. The losses of pending trials are imagined
 //! several times, as the model draws them, and the improvement is the mean over these (Snoek et al. 2012), so that parallel
-//! trials spread out. Losses are taken as they are or by their logarithm, whichever the model explains better. Several objectives are weighed at random for each proposal (ParEGO, Knowles 2006).
+//! trials spread out. Losses are taken as they are or by their logarithm, whichever the model explains better. Several
+//! objectives are weighed at random for each proposal (ParEGO, Knowles 2006).
 
 mod model;
 
@@ -321,6 +322,14 @@ fn log_sum(logs: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::{Domain, Parameter};
+
+    /// Two numbers between 0 and 1.
+    fn square() -> Space {
+        let domain = Domain::Uniform { low: 0.0, high: 1.0 };
+        let parameter = |path: &str| Parameter { path: path.to_owned(), domain: domain.clone(), when: None };
+        Space::new(vec![parameter("a"), parameter("b")])
+    }
 
     #[test]
     fn the_logarithm_of_the_improvement_is_smooth_and_right() {
@@ -352,13 +361,7 @@ mod tests {
     /// A wave is explained best as it is, and the exponential of a bowl by its logarithm.
     #[test]
     fn the_scale_is_the_one_that_explains_the_losses() {
-        use crate::search::{Domain, Parameter};
-        let parameter = |path: &str| Parameter {
-            path: path.to_owned(),
-            domain: Domain::Uniform { low: 0.0, high: 1.0 },
-            when: None,
-        };
-        let space = Space::new(vec![parameter("a"), parameter("b")]);
+        let space = square();
         let chosen = |shape: fn(f64) -> f64| {
             let spec = GaussianProcessSpec { startup: 40, ..GaussianProcessSpec::default() };
             let mut searcher = GaussianProcess::new(spec, &space, 3);
@@ -377,13 +380,7 @@ mod tests {
 
     #[test]
     fn it_finds_the_bottom_of_a_bowl_and_repeats_itself() {
-        use crate::search::{Domain, Parameter};
-        let parameter = |path: &str| Parameter {
-            path: path.to_owned(),
-            domain: Domain::Uniform { low: 0.0, high: 1.0 },
-            when: None,
-        };
-        let space = Space::new(vec![parameter("a"), parameter("b")]);
+        let space = square();
         let play = |seed, pending: u32| {
             let mut searcher = GaussianProcess::new(GaussianProcessSpec::default(), &space, seed);
             let mut points: Vec<Vec<f64>> = Vec::new();
